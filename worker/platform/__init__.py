@@ -1,0 +1,21 @@
+"""The operating system: `this_host()` is the only place that asks which one it is. Everything else takes a `Host`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from worker.platform.api import Host
+
+if sys.platform == "win32":
+    from worker.platform.windows.host import WindowsHost as _ThisHost
+else:
+    from worker.platform.linux.host import LinuxHost as _ThisHost
+
+__all__ = ["this_host"]
+
+
+def this_host() -> Host:
+    """The machine this process runs on."""
+    return _ThisHost()
