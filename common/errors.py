@@ -6,6 +6,7 @@
     ├─ UsageError            2  the setting and its value are wrong
     │  ├─ VaultUrlInvalid · BucketMissing · NotInitialised · PassphraseUnfit
     │  ├─ TargetNotEmpty · TargetNotWritable · PortInUse · PointNotFound · HostNotFound
+    │  ├─ VaultNotFound · JobNotFound · RequestInvalid · RequestTooLarge
     │  └─ ConfigInvalid
     ├─ PrecheckFailed        4  nothing was read
     │  └─ NoSpace
@@ -16,6 +17,7 @@
     ├─ Refused               7  keys, rights, immutability
     │  ├─ WrongPassphrase · StoreDenied · NotTrusted · FormatTooNew · AlreadyExists
     │  ├─ Credentials{Expired,Foreign,Altered,UsedUp} · GrantRefused · LeaseLost
+    │  ├─ ClockSkewed · NotAuthenticated · JobOver · MessageExpired · Conflicting
     ├─ Damaged               8  data is missing or does not match
     ├─ Cancelled             9
     └─ Busy                  10
@@ -157,6 +159,32 @@ class HostNotFound(UsageError):
     code = "host_not_found"
     number = 30
     default_next_step = "List the hosts with `stateward host list`, or name one with --host."
+
+
+class VaultNotFound(UsageError):
+    code = "vault_not_found"
+    number = 31
+    default_next_step = "List the vaults with `stateward vault list`."
+
+
+class JobNotFound(UsageError):
+    code = "job_not_found"
+    number = 32
+    default_next_step = "List the jobs with `stateward job list`."
+
+
+class RequestInvalid(UsageError):
+    """A message to the coordinator does not have the agreed form."""
+
+    code = "request_invalid"
+    number = 33
+    default_next_step = "Correct the named field; the forms of all messages stand in the API's /openapi.json."
+
+
+class RequestTooLarge(UsageError):
+    code = "request_too_large"
+    number = 34
+    default_next_step = "Send less at a time; the limit stands in the message."
 
 
 # 4 ── prechecks ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -308,6 +336,45 @@ class LeaseLost(Refused):
     code = "lease_lost"
     number = 81
     default_next_step = "Nothing needs to be done: the coordinator starts another attempt where one is due."
+
+
+class ClockSkewed(Refused):
+    """The proof of a request is more than five minutes off; the answer carries the coordinator's time."""
+
+    code = "clock_skewed"
+    number = 82
+    retryable = True
+    default_next_step = "Set this machine's clock; the agent tries again with the coordinator's time."
+
+
+class NotAuthenticated(Refused):
+    code = "not_authenticated"
+    number = 83
+    default_next_step = "Give a valid token with --token or STATEWARD_TOKEN, or the folder of an embedded coordinator with --data."
+
+
+class JobOver(Refused):
+    """The job's state does not allow what was asked."""
+
+    code = "job_over"
+    number = 84
+    default_next_step = "See the job's state with `stateward job show`, and start a new job if one is wanted."
+
+
+class MessageExpired(Refused):
+    """A signed job was shown for the first time after its start window."""
+
+    code = "message_expired"
+    number = 85
+    default_next_step = "Nothing needs to be done on the host; the coordinator records the run as missed."
+
+
+class Conflicting(Refused):
+    """Something of this name or identity is there already, and is another one."""
+
+    code = "conflicting"
+    number = 86
+    default_next_step = "Choose another name, or remove the other one first."
 
 
 # 8, 9, 10 ───────────────────────────────────────────────────────────────────────────────────────────────────────────
