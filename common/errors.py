@@ -350,7 +350,7 @@ class ClockSkewed(Refused):
 class NotAuthenticated(Refused):
     code = "not_authenticated"
     number = 83
-    default_next_step = "Give a valid token with --token or STATEWARD_TOKEN, or the folder of an embedded coordinator with --data."
+    default_next_step = "Give a valid token with --token, or the folder of an embedded coordinator with --data."
 
 
 class JobOver(Refused):
