@@ -21,6 +21,7 @@
     ├─ Damaged               8  data is missing or does not match
     ├─ Cancelled             9
     └─ Busy                  10
+       └─ NotYet
 
 A class says what happened (`code`, `number`), what to do (`next_step`), whether trying the same again can help
 (`retryable`) and with which exit code a program ends. The message is one sentence about this case. Only `__main__`
@@ -400,6 +401,18 @@ class Busy(StatewardError):
     exit_code = ExitCode.BUSY
     retryable = True
     default_next_step = "Wait for the other run to end."
+
+
+class NotYet(Busy):
+    """The coordinator lets no more in at present (429), and says when to come again."""
+
+    code = "not_yet"
+    number = 111
+    default_next_step = "Nothing needs to be done: the agent tries again by itself."
+
+    def __init__(self, message: str, *, next_step: str | None = None, retry_after_s: float = 30.0) -> None:
+        super().__init__(message, next_step=next_step)
+        self.retry_after_s = retry_after_s
 
 
 def is_retryable(error: BaseException) -> bool:
