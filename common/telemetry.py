@@ -39,7 +39,9 @@ def configure_logging(*, json: bool, level: int = logging.INFO) -> None:
         hide_secrets,
     ]
     renderer: Any = (
-        structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -101,22 +103,20 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A counter's name stands without `_total`, which the exposition adds."""
-
-    name: str
+    exposed: str
+    """As a dashboard asks for it; a counter's ends in `_total`."""
     kind: Kind
     labels: tuple[str, ...]
     what: str
 
     @property
-    def exposed(self) -> str:
-        return f"{self.name}_total" if self.kind is Kind.COUNTER else self.name
+    def family(self) -> str:
+        """As prometheus-client wants it: it adds `_total` itself."""
+        return self.exposed.removesuffix("_total") if self.kind is Kind.COUNTER else self.exposed
 
 
 def _table(*rows: tuple[str, Kind, str, str]) -> dict[str, Metric]:
-    return {
-        name: Metric(f"stateward_{name}", kind, tuple(labels.split()), what) for name, kind, labels, what in rows
-    }
+    return {name: Metric(f"stateward_{name}", kind, tuple(labels.split()), what) for name, kind, labels, what in rows}
 
 
 G, C, H = Kind.GAUGE, Kind.COUNTER, Kind.HISTOGRAM
@@ -126,20 +126,20 @@ METRICS: dict[str, Metric] = _table(
     ("host_last_seen_timestamp_seconds", G, "host", "last message of the host"),
     ("host_last_result_code", G, "host", "0, or the number of the code of the last result"),
     ("hosts", G, "state", "hosts by what is known of their protection"),
-    ("jobs", C, "kind result code", "jobs that ended, missed ones included"),
-    ("jobs_now", G, "state", "jobs by state"),
+    ("jobs_total", C, "kind result code", "jobs that ended, missed ones included"),
+    ("jobs", G, "state", "jobs by state"),
     ("job_stage_seconds", H, "kind stage", "time of a job in a stage"),
     ("queue_delay_seconds", H, "", "from due to leased"),
-    ("job_read_bytes", C, "vault", "bytes of source read"),
-    ("job_new_bytes", C, "vault", "bytes after deduplication"),
-    ("job_stored_bytes", C, "vault", "bytes after compression"),
+    ("job_read_bytes_total", C, "vault", "bytes of source that backups covered"),
+    ("job_new_bytes_total", C, "vault", "bytes after deduplication"),
+    ("job_stored_bytes_total", C, "vault", "bytes after compression"),
     ("vault_logical_bytes", G, "vault", "sum of the logical sizes of accepted points"),
     ("vault_stored_bytes", G, "vault", "bytes that the points added to the vault"),
     ("vault_points", G, "vault", "accepted recovery points"),
-    ("checkin_events", C, "", "events taken in"),
-    ("checkin_rejected", C, "reason", "events and requests refused"),
-    ("outbox_pending", G, "", "jobs whose message is not confirmed by the queue"),
-    ("lease_lost", C, "", "leases that were not renewed in time"),
+    ("checkin_events_total", C, "", "events taken in"),
+    ("checkin_rejected_total", C, "reason", "events and requests refused"),
+    ("outbox_pending", G, "", "messages the queue has not confirmed"),
+    ("lease_lost_total", C, "", "leases that were not renewed in time"),
     ("build_info", G, "version", "1, with the version of this program"),
 )
 """The one table of names (prefix `stateward_`); dashboards, alerts and documentation are kept in step with it."""

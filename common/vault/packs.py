@@ -25,15 +25,12 @@ LARGEST = MAX_CLOSE + 5 * 1024 * 1024
 
 @dataclass(slots=True, eq=False)
 class PackName:
-    """A pack that is being filled: its name is known only once it is closed."""
+    """A pack: its name is known only once it is full, and `stored` is set once the store has it."""
 
     host: str
     sha256: bytes = b""
     size: int = 0
-
-    @property
-    def closed(self) -> bool:
-        return bool(self.sha256)
+    stored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +48,17 @@ class PackedBlock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosedPack:
-    """A finished pack, ready for its PUT; `data` belongs to the receiver."""
+    """A full pack; `data` belongs to the receiver."""
 
     name: PackName
     domain_id: str
     data: bytearray = field(repr=False)
     blocks: tuple[PackedBlock, ...]
+
+    def give_name(self) -> bytes:
+        """Hash the bytes, which names the pack: 10 ms, so it is done by whoever uploads. Returns the SHA-256."""
+        self.name.sha256 = hashlib.sha256(self.data).digest()
+        return self.name.sha256
 
 
 class PackBuilder:
@@ -84,7 +86,6 @@ class PackBuilder:
         if not self._blocks:
             return
         self._name.size = len(self._data)
-        self._name.sha256 = hashlib.sha256(self._data).digest()
         done = ClosedPack(name=self._name, domain_id=self._domain_id, data=self._data, blocks=tuple(self._blocks))
         self._begin()
         self._closed(done)

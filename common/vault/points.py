@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from common.errors import Damaged, NotTrusted
-from common.ids import uuid_bytes
+from common.ids import ulid_bytes, ulid_text, uuid_bytes, uuid_text
 from common.secret import Secret
 from common.vault import hpke, names
 from common.vault.derive import joined
@@ -48,11 +48,14 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     codec: str
     key_id: str
     suite: str = hpke.SUITE_ID
-    lists: tuple[NamedObject, ...]
+    lists: tuple[bytes, ...]
+    """SHA-256, and so name, of each list page under the point's own host."""
     lists_root: bool = False
     """True: `lists` is one page that names the pages."""
-    indexes: tuple[NamedObject, ...]
-    indexes_root: bool = False
+    indexes: tuple[tuple[bytes, bytes, bytes], ...]
+    """Host (16), ULID (16) and SHA-256 (32) of each index object that covers the packs; with `indexes_root`, none."""
+    indexes_root: bytes = b""
+    """SHA-256 of the page that names the index objects, when there are more than 16."""
     files: int
     logical_bytes: int
     new_bytes: int
@@ -61,6 +64,25 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     os_build: str = ""
     consistency: str = ""
     warnings: int = 0
+
+    @property
+    def key(self) -> str:
+        return names.point(self.host, self.point)
+
+    @property
+    def list_objects(self) -> tuple[NamedObject, ...]:
+        return tuple(NamedObject(names.page(self.host, sha), sha) for sha in self.lists)
+
+    @property
+    def index_objects(self) -> tuple[NamedObject, ...]:
+        """Those named in the head itself."""
+        return tuple(NamedObject(names.index(uuid_text(host), ulid_text(ulid)), sha) for host, ulid, sha in self.indexes)
+
+
+def index_name(named: NamedObject) -> tuple[bytes, bytes, bytes]:
+    """An index object as a head names it."""
+    _, host, ulid = named.key.split("/")
+    return uuid_bytes(host), ulid_bytes(ulid), named.sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +97,7 @@ class StoredPoint:
 
     @property
     def key(self) -> str:
-        return names.point(self.head.host, self.head.point)
+        return self.head.key
 
     @classmethod
     def parse(cls, raw: bytes) -> StoredPoint:
@@ -89,9 +111,9 @@ class StoredPoint:
         signature = raw[4 + length : 4 + length + SIGNATURE_SIZE]
         root = raw[4 + length + SIGNATURE_SIZE :]
         try:
-            names.point(head.host, head.point)
+            _ = head.key, head.index_objects, head.list_objects
         except ValueError as error:
-            raise Damaged("A recovery point names no host or no point.") from error
+            raise Damaged("A recovery point names something that cannot be a name.") from error
         return cls(head, raw[4 : 4 + length], signature, root, hashlib.sha256(raw).digest())
 
     def verify(self, public: Ed25519PublicKey, *, vault_id: str, object_key: str) -> None:

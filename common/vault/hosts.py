@@ -1,0 +1,218 @@
+"""Hosts in the vault: their records, wrappings, points and the decisions about those.
+
+A point counts when its host's key signed it; which key that is comes from who asks: the pinned record (a worker, a
+coordinator) or the key that the passphrase unwraps (a recovery), never from the bucket alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from common.errors import Damaged, FormatTooNew, NotTrusted, StatewardError, WrongPassphrase
+from common.ids import new_ulid
+from common.secret import Secret
+from common.signing import load_public_key
+from common.vault import names
+from common.vault.documents import Decision, HostDocument, StateDocument
+from common.vault.keys import HostKeys, unwrap
+from common.vault.points import StoredPoint
+from common.vault.reading import read_matching, read_oldest
+from common.vault.signed import read_signed, read_unverified, write_signed
+from common.vault.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class HostRecord:
+    """Newest record of a host whose chain holds from its first key on."""
+
+    document: HostDocument
+    key: str
+    sha256: bytes
+
+    @property
+    def signing(self) -> Ed25519PublicKey:
+        return load_public_key(self.document.signing_public)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPoint:
+    """A point of a listing; `problem` says why it does not count, empty when it does."""
+
+    point: StoredPoint
+    verdict: str
+    problem: str = ""
+
+
+def write_host_record(
+    document: HostDocument, *, vault_id: str, signer: Ed25519PrivateKey
+) -> tuple[str, bytes]:
+    """(object key, bytes) of a new record; sign it with the Ed25519 key of the record before."""
+    key = names.host_record(document.host, new_ulid())
+    return key, write_signed("host", document, vault_id=vault_id, object_key=key, signer=signer)
+
+
+def check_host_record(raw: bytes, *, vault_id: str, object_key: str, public: Ed25519PublicKey) -> HostDocument:
+    """Raises NotTrusted, Damaged, FormatTooNew."""
+    return read_signed("host", raw, HostDocument, vault_id=vault_id, object_key=object_key, public=public)
+
+
+def host_ids(store: Store) -> list[str]:
+    """Hosts that have a record, in order."""
+    return sorted({info.key.split("/")[1] for info in store.list("hosts/")})
+
+
+def read_host(store: Store, *, vault_id: str, host: str, trusted: bytes | None = None) -> HostRecord:
+    """Follow the chain of a host's records. `trusted` is an Ed25519 public key that must be in the chain.
+
+    Raises:
+        NotTrusted: no chain holds, or the trusted key is not in it.
+    """
+    newest: HostRecord | None = None
+    keys_seen: set[bytes] = set()
+    for info in store.list(f"hosts/{host}/"):
+        public = None if newest is None else newest.signing
+
+        def accept(
+            raw: bytes, key: str = info.key, public: Ed25519PublicKey | None = public, before: HostRecord | None = newest
+        ) -> HostRecord:
+            claimed = read_unverified(raw, HostDocument)
+            signer = public or load_public_key(claimed.signing_public)
+            document = check_host_record(raw, vault_id=vault_id, object_key=key, public=signer)
+            if document.host != host or document.prev_sha256 != (b"" if before is None else before.sha256):
+                raise NotTrusted(f"The record {key} does not follow the one before it.")
+            return HostRecord(document, key, hashlib.sha256(raw).digest())
+
+        try:
+            newest = read_oldest(store, info.key, accept)
+        except (NotTrusted, Damaged):
+            continue  # planted by somebody else: the chain goes past it
+        keys_seen.add(newest.document.signing_public)
+    if newest is None or (trusted is not None and trusted not in keys_seen):
+        raise NotTrusted(f"The vault holds no record of host {host} that can be trusted.")
+    return newest
+
+
+def unwrap_host(store: Store, passphrase: Secret[str], *, vault_id: str, host: str) -> HostKeys:
+    """The newest keys of a host that the passphrase opens; all wrappings are tried.
+
+    Raises:
+        WrongPassphrase: it opens none of them.
+        Damaged: the vault holds no wrapping of this host.
+    """
+    problem: StatewardError = Damaged(f"The vault holds no wrapped key of host {host}.")
+    for info in sorted(store.list(f"keys/{host}/"), key=lambda info: names.last(info.key), reverse=True):
+        try:
+            return read_matching(
+                store, info.key, lambda raw: unwrap(raw, passphrase, vault_id=vault_id, host_id=host)
+            )
+        except (WrongPassphrase, Damaged) as error:
+            problem = error
+    raise problem
+
+
+def points_of(
+    store: Store, *, vault_id: str, host: str, public: Ed25519PublicKey, signer: Ed25519PublicKey | None
+) -> list[FoundPoint]:
+    """All points of a host, by `seq`; those that do not count say why. `signer` verifies the decisions."""
+    found = []
+    for info in store.list(f"points/{host}/"):
+        key = info.key
+
+        def accept(raw: bytes, key: str = key) -> StoredPoint:
+            point = StoredPoint.parse(raw)
+            point.verify(public, vault_id=vault_id, object_key=key)
+            return point
+
+        try:
+            point = read_oldest(store, key, accept)
+        except (Damaged, NotTrusted, FormatTooNew) as error:
+            broken = _unreadable(store, key)
+            if broken is not None:
+                found.append(FoundPoint(broken, "", error.message))
+            continue
+        verdict = verdict_of(store, vault_id=vault_id, point=point, signer=signer)
+        problem = f"It is {verdict}." if verdict in {Decision.QUARANTINED, Decision.DELETED, Decision.PURGED} else ""
+        found.append(FoundPoint(point, verdict, problem))
+    return sorted(found, key=lambda each: (each.point.head.seq, each.point.head.point))
+
+
+def gaps(points: list[FoundPoint]) -> list[str]:
+    """What is missing in the chain of `seq` and `prev`: a store can hide points, but not unseen."""
+    problems = []
+    good = [each.point for each in points if not each.problem]
+    for before, after in zip(good, good[1:], strict=False):
+        if after.head.seq != before.head.seq + 1:
+            problems.append(f"Between seq {before.head.seq} and {after.head.seq} points are missing.")
+        elif after.head.prev_sha256 != before.sha256:
+            problems.append(f"Seq {after.head.seq} does not follow the stored seq {before.head.seq}.")
+    return problems
+
+
+def write_state(
+    store: Store,
+    *,
+    vault_id: str,
+    point: StoredPoint,
+    decision: Decision,
+    signer: Ed25519PrivateKey,
+    clock: Callable[[], datetime],
+    reason: str = "",
+    tags: tuple[str, ...] = (),
+    expires: str = "",
+) -> str:
+    """Add a decision; returns its key. A repeated decision does no harm."""
+    key = names.state(point.head.host, point.head.point, new_ulid())
+    document = StateDocument(
+        decision=decision.value,
+        point_sha256=point.sha256,
+        created=clock().isoformat(),
+        seq=point.head.seq,
+        reason=reason,
+        tags=tags,
+        expires=expires,
+    )
+    store.put(key, write_signed("state", document, vault_id=vault_id, object_key=key, signer=signer))
+    return key
+
+
+def verdict_of(store: Store, *, vault_id: str, point: StoredPoint, signer: Ed25519PublicKey | None) -> str:
+    """The newest signed decision about exactly these bytes that changes whether the point counts; "" when there is none."""
+    if signer is None:
+        return ""
+    verdict = ""
+    for document in decisions(store, vault_id=vault_id, point=point, signer=signer):
+        if document.decision == Decision.UNDELETED:
+            verdict = Decision.RECEIVED.value
+        elif document.decision != Decision.RETENTION:
+            verdict = document.decision
+    return verdict
+
+
+def decisions(
+    store: Store, *, vault_id: str, point: StoredPoint, signer: Ed25519PublicKey
+) -> Iterator[StateDocument]:
+    """Signed decisions about exactly these bytes, in the order of their ULIDs; what is not signed is passed over."""
+    head = point.head
+    for info in store.list(f"state/{head.host}/{head.point}/"):
+
+        def accept(raw: bytes, key: str = info.key) -> StateDocument:
+            return read_signed("state", raw, StateDocument, vault_id=vault_id, object_key=key, public=signer)
+
+        try:
+            document = read_matching(store, info.key, accept)
+        except (Damaged, NotTrusted):
+            continue
+        if document.point_sha256 == point.sha256:
+            yield document
+
+
+def _unreadable(store: Store, key: str) -> StoredPoint | None:
+    try:
+        return StoredPoint.parse(store.get(key))
+    except (Damaged, FormatTooNew):
+        return None

@@ -1,0 +1,1 @@
+"""Hosts: enrolment, keys, check-ins, removal."""

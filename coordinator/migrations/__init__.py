@@ -1,0 +1,1 @@
+"""Revisions of the database, run when a coordinator starts."""

@@ -1,0 +1,1 @@
+"""Recovery points: heads read back from the vault, and the catalogue."""

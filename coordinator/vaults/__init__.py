@@ -1,0 +1,1 @@
+"""Vaults: made step by step, opened with the janitor's credentials."""
