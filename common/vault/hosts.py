@@ -41,11 +41,17 @@ class HostRecord:
 
 @dataclass(frozen=True, slots=True)
 class FoundPoint:
-    """A point of a listing; `problem` says why it does not count, empty when it does."""
+    """A point of a listing; `problem` says why it does not count, empty when it does. `point` is None when nothing under
+    the key can be read."""
 
-    point: StoredPoint
+    key: str
+    point: StoredPoint | None
     verdict: str
     problem: str = ""
+
+    @property
+    def id(self) -> str:
+        return names.last(self.key)
 
 
 def write_host_record(
@@ -131,20 +137,23 @@ def points_of(
         try:
             point = read_oldest(store, key, accept)
         except (Damaged, NotTrusted, FormatTooNew) as error:
-            broken = _unreadable(store, key)
-            if broken is not None:
-                found.append(FoundPoint(broken, "", error.message))
+            found.append(FoundPoint(key, _unverified(store, key), "", error.message))
             continue
         verdict = verdict_of(store, vault_id=vault_id, point=point, signer=signer)
         problem = f"It is {verdict}." if verdict in {Decision.QUARANTINED, Decision.DELETED, Decision.PURGED} else ""
-        found.append(FoundPoint(point, verdict, problem))
-    return sorted(found, key=lambda each: (each.point.head.seq, each.point.head.point))
+        found.append(FoundPoint(key, point, verdict, problem))
+    return sorted(found, key=lambda each: (each.point.head.seq if each.point else 0, each.id))
+
+
+def accepted(points: list[FoundPoint]) -> list[StoredPoint]:
+    """Those that count, by `seq`; the last one is `latest`."""
+    return [each.point for each in points if each.point is not None and not each.problem]
 
 
 def gaps(points: list[FoundPoint]) -> list[str]:
     """What is missing in the chain of `seq` and `prev`: a store can hide points, but not unseen."""
     problems = []
-    good = [each.point for each in points if not each.problem]
+    good = accepted(points)
     for before, after in zip(good, good[1:], strict=False):
         if after.head.seq != before.head.seq + 1:
             problems.append(f"Between seq {before.head.seq} and {after.head.seq} points are missing.")
@@ -211,7 +220,7 @@ def decisions(
             yield document
 
 
-def _unreadable(store: Store, key: str) -> StoredPoint | None:
+def _unverified(store: Store, key: str) -> StoredPoint | None:
     try:
         return StoredPoint.parse(store.get(key))
     except (Damaged, FormatTooNew):
