@@ -24,7 +24,8 @@ CREATE TABLE IF NOT EXISTS messages (jti TEXT PRIMARY KEY, job_id TEXT NOT NULL,
 CREATE TABLE IF NOT EXISTS jobs (
   job_id TEXT PRIMARY KEY, kind TEXT NOT NULL, message TEXT NOT NULL, state TEXT NOT NULL, received REAL NOT NULL,
   request_id TEXT NOT NULL, lease TEXT, progress TEXT, result TEXT, cancel INTEGER NOT NULL DEFAULT 0,
-  crashes INTEGER NOT NULL DEFAULT 0, not_before REAL NOT NULL DEFAULT 0, restore_key BLOB, ended REAL);
+  crashes INTEGER NOT NULL DEFAULT 0, not_before REAL NOT NULL DEFAULT 0,
+  repeats INTEGER NOT NULL DEFAULT 0, restore_key BLOB, ended REAL);
 CREATE TABLE IF NOT EXISTS events (id TEXT PRIMARY KEY, job_id TEXT NOT NULL, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL, at REAL NOT NULL);
@@ -57,6 +58,8 @@ class JournalledJob:
     result: JobEvent | None
     cancel: bool
     crashes: int
+    repeats: int
+    """How often its result was said again."""
     restore_key: bytes | None
     received: float
     ended: float | None
@@ -95,12 +98,14 @@ class Journal:
         """Journal a job to be run. For one that ended or was dropped here: run it anew, with a new lease."""
         now = self._clock()
         with self._transaction() as db:
-            db.execute("INSERT OR IGNORE INTO messages VALUES (?, ?, ?, ?)", (claims.jti, claims.job_id, now, claims.exp))
+            seen = (claims.jti, claims.job_id, now, claims.exp)
+            db.execute("INSERT OR IGNORE INTO messages VALUES (?, ?, ?, ?)", seen)
             db.execute(
                 "INSERT INTO jobs (job_id, kind, message, state, received, request_id) VALUES (?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (job_id) DO UPDATE SET message = excluded.message, state = excluded.state,"
                 " received = excluded.received, request_id = excluded.request_id, lease = NULL, progress = NULL,"
-                " result = NULL, cancel = 0, crashes = 0, not_before = 0, restore_key = NULL, ended = NULL",
+                " result = NULL, cancel = 0, crashes = 0, not_before = 0, repeats = 0, restore_key = NULL,"
+                " ended = NULL",
                 (claims.job_id, claims.spec.kind, message, Phase.WAITING, now, new_uuid()),
             )
             db.execute("DELETE FROM messages WHERE exp < ? AND seen < ?", (now, now - KEEP_ENDED_S))
@@ -110,7 +115,8 @@ class Journal:
         """A job that was interrupted, else the one that waits longest and may start now."""
         with self._transaction() as db:
             row = db.execute(
-                "SELECT * FROM jobs WHERE state IN (?, ?) AND not_before <= ? ORDER BY state = ? DESC, received LIMIT 1",
+                "SELECT * FROM jobs WHERE state IN (?, ?) AND not_before <= ?"
+                " ORDER BY state = ? DESC, received LIMIT 1",
                 (Phase.RUNNING, Phase.WAITING, self._clock(), Phase.RUNNING),
             ).fetchone()
         return None if row is None else _job(row)
@@ -125,9 +131,8 @@ class Journal:
     def crashed(self, job_id: str, delay_s: float) -> int:
         """Count a death of the job's process; how many there were."""
         with self._transaction() as db:
-            db.execute(
-                "UPDATE jobs SET crashes = crashes + 1, not_before = ? WHERE job_id = ?", (self._clock() + delay_s, job_id)
-            )
+            again = self._clock() + delay_s
+            db.execute("UPDATE jobs SET crashes = crashes + 1, not_before = ? WHERE job_id = ?", (again, job_id))
             row = db.execute("SELECT crashes FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
         return 0 if row is None else int(row["crashes"])
 
@@ -135,7 +140,7 @@ class Journal:
         self._update(job_id, state=Phase.DROPPED, ended=self._clock(), restore_key=None)
 
     def cancel(self, job_id: str) -> None:
-        self._update(job_id, cancel=1)
+        self._update(job_id, cancel=1, not_before=0)
 
     def cancelled(self, job_id: str) -> bool:
         with self._transaction() as db:
@@ -168,6 +173,7 @@ class Journal:
                 return False
             event = JobEvent.model_validate_json(row["result"])
             db.execute("INSERT OR IGNORE INTO events VALUES (?, ?, ?)", (event.id, job_id, row["result"]))
+            db.execute("UPDATE jobs SET repeats = repeats + 1 WHERE job_id = ?", (job_id,))
         return True
 
     def unsent(self, limit: int = 100) -> list[JobEvent]:
@@ -187,9 +193,7 @@ class Journal:
 
     def count(self, name: str) -> None:
         with self._transaction() as db:
-            db.execute(
-                "INSERT INTO counters VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1", (name,)
-            )
+            db.execute("INSERT INTO counters VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1", (name,))
 
     def counters(self) -> dict[str, int]:
         with self._transaction() as db:
@@ -246,6 +250,7 @@ def _job(row: sqlite3.Row) -> JournalledJob:
         result=None if row["result"] is None else JobEvent.model_validate_json(row["result"]),
         cancel=bool(row["cancel"]),
         crashes=row["crashes"],
+        repeats=row["repeats"],
         restore_key=row["restore_key"],
         received=row["received"],
         ended=row["ended"],

@@ -7,6 +7,7 @@ MAINT_NOTIFICATIONS, which the ACL denies and logs: `QuietConnection` turns them
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ import redis
 from celery import Celery
 from celery.signals import setup_logging
 from celery.worker import state
-from kombu import Exchange, Queue
+from kombu.entity import Exchange, Queue
 from kombu.transport import redis as kombu_redis
 from redis.maint_notifications import MaintNotificationsConfig
 
@@ -78,24 +79,24 @@ class QuietSslConnection(_Quiet, redis.SSLConnection):
     pass
 
 
-class QuietChannel(kombu_redis.Channel):  # type: ignore[misc]
+class QuietChannel(kombu_redis.Channel):
     """kombu's channel, with quiet connections and a pulse."""
 
-    connection_class = QuietConnection
-    connection_class_ssl = QuietSslConnection
+    connection_class: Any = QuietConnection
+    connection_class_ssl: Any = QuietSslConnection
     pulse: Pulse | None = None
-    from_transport_options = (*kombu_redis.Channel.from_transport_options, "pulse")
+    from_transport_options: Any = (*kombu_redis.Channel.from_transport_options, "pulse")
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         if self.pulse:
             self.pulse.polled()
-        super()._brpop_start(timeout)
+        super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
 
     def _brpop_read(self, **options: Any) -> Any:
         answer = None
         try:
-            answer = super()._brpop_read(**options)
-        except kombu_redis.Empty:
+            answer = super()._brpop_read(**options)  # type: ignore[no-untyped-call]
+        except queue.Empty:
             self._answered()
             raise
         self._answered()
@@ -106,14 +107,14 @@ class QuietChannel(kombu_redis.Channel):  # type: ignore[misc]
             self.pulse.answered()
 
 
-class QuietTransport(kombu_redis.Transport):  # type: ignore[misc]
+class QuietTransport(kombu_redis.Transport):
     Channel = QuietChannel
 
     def establish_connection(self) -> Any:
-        pulse = self.client.transport_options.get("pulse")
-        if pulse:
+        client: Any = self.client
+        if pulse := client.transport_options.get("pulse"):
             pulse.polled()
-        return super().establish_connection()
+        return super().establish_connection()  # type: ignore[no-untyped-call]
 
 
 def broker_url(access: QueueAccess) -> str:
@@ -123,9 +124,11 @@ def broker_url(access: QueueAccess) -> str:
     return urlunsplit((parts.scheme, f"{login}@{parts.netloc}", parts.path or "/0", "", ""))
 
 
-def make_app(*, access: QueueAccess, host_id: str, ca_file: str, pulse: Pulse, take: Callable[[str], None]) -> Celery:
+def make_app(*, access: QueueAccess, host_id: str, ca_file: str, pulse: Pulse, take: Callable[[str], object]) -> Celery:
     """A Celery application with the one task, which hands its argument to `take` and must return in milliseconds."""
     name = queue_name(host_id)
+    exchange = Exchange("", no_declare=True)  # type: ignore[no-untyped-call]
+    own = Queue(name, exchange, routing_key=name, no_declare=True)  # type: ignore[no-untyped-call]
     app = Celery("stateward-worker", set_as_current=False, broker=broker_url(access))
     app.conf.update(
         broker_transport=QuietTransport,
@@ -145,7 +148,7 @@ def make_app(*, access: QueueAccess, host_id: str, ca_file: str, pulse: Pulse, t
         broker_heartbeat=0,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        task_queues=[Queue(name, Exchange("", no_declare=True), routing_key=name, no_declare=True)],
+        task_queues=[own],
         task_default_queue=name,
         task_create_missing_queues=False,
         task_acks_late=False,  # with late acks a failed ack leaves a live worker that never consumes again
