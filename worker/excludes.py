@@ -1,8 +1,8 @@
 """Globs that leave files out.
 
 Matched against the path in the tree with a slash before it, so `/var/cache` is absolute. A glob without a leading slash
-matches at any depth. `*` and `?` stay within a name, `**` crosses folders, `[…]` is a set. What matches is left out with
-all that is below it.
+matches at any depth. `*` and `?` stay within a name, `**` crosses folders, `[…]` is a set. What matches is left out
+with all that is below it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def _regex(glob: str) -> bytes:
     return b"(?:" + start + b"".join(_pieces(text)) + b")"
 
 
-_PIECE = re.compile(rb"(?P<any>/\*\*/)|(?P<deep>\*\*)|(?P<star>\*)|(?P<one>\?)|(?P<set>\[[!^]?\]?[^\]]*\])|(?P<plain>.)", re.DOTALL)
+_PIECE = re.compile(
+    rb"(?P<any>/\*\*/)|(?P<deep>\*\*)|(?P<star>\*)|(?P<one>\?)|(?P<set>\[[!^]?\]?[^\]]*\])|(?P<plain>.)", re.DOTALL
+)
 
 
 def _pieces(text: bytes) -> Iterable[bytes]:

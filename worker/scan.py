@@ -42,7 +42,8 @@ def scan(
     """
     top = _plan(roots)
     walk = _Walk(files=files, warn=warn, excludes=excludes, one_file_system=one_file_system)
-    stack = [walk.open_directory(_Place(tree=b"", real=top.real, planned=top, device=None, root_device=None))]
+    device = walk.device_of(top.real)
+    stack = [walk.open_directory(_Place(tree=b"", real=top.real, planned=top, device=device, root_device=device))]
     while stack:
         place = next(stack[-1], None)
         if place is None:
@@ -58,7 +59,7 @@ def scan(
 
 @dataclass(slots=True)
 class _Planned:
-    """A folder between or at the roots. `real` is set where a root is or covers it, `beside` where it only leads to one."""
+    """A folder at a root (`real`) or on the way to one (`beside`: where that folder really is, if it is known)."""
 
     real: bytes | None = None
     beside: bytes | None = None
@@ -101,6 +102,12 @@ class _Walk:
     warn: Warn
     excludes: Excludes
     one_file_system: bool
+
+    def device_of(self, real: bytes | None) -> int | None:
+        try:
+            return self.files.describe(real, b"", self.warn).device if real is not None else None
+        except OSError:
+            return None  # listing it will say why
 
     def describe(self, place: _Place) -> SourceFile | None:
         if self.excludes.match(place.tree):

@@ -28,11 +28,15 @@ _NOT_NAMES = frozenset((b"passwd",))  # world-readable, holds no secret, and is 
 _PUBLIC = (b".pub", b".so", b".py", b".mo", b".service", b".list", b".md5sums")
 _FOLDERS = re.compile(
     rb"""(?:^|/)(?:
-      etc/ssl/private | etc/pki/(?:tls|ca-trust|rsyslog)/private | etc/pki/private | etc/letsencrypt/(?:archive|live|keys|accounts)
-    | etc/wireguard | etc/networkmanager/system-connections | etc/netplan | etc/iwd | var/lib/iwd | etc/ipsec\.d/private
-    | etc/swanctl/(?:private|rsa|ecdsa|pkcs8|pkcs12) | etc/krb5kdc | var/kerberos | etc/credstore(?:\.encrypted)? | etc/secrets
+      etc/ssl/private | etc/pki/(?:tls|ca-trust|rsyslog)/private | etc/pki/private
+    | etc/letsencrypt/(?:archive|live|keys|accounts)
+    | etc/wireguard | etc/networkmanager/system-connections | etc/netplan
+    | etc/iwd | var/lib/iwd | etc/ipsec\.d/private
+    | etc/swanctl/(?:private|rsa|ecdsa|pkcs8|pkcs12) | etc/krb5kdc
+    | var/kerberos | etc/credstore(?:\.encrypted)? | etc/secrets
     | private-keys-v1\.d | \.ssh | \.gnupg | \.aws | \.azure | \.kube | \.docker | etc/kubernetes/pki | etc/stateward
-    | microsoft/crypto | microsoft/protect | microsoft/credentials | microsoft/vault | system32/microsoft/protect
+    | microsoft/crypto | microsoft/protect | microsoft/credentials
+    | microsoft/vault | system32/microsoft/protect
     )/""",
     re.VERBOSE,
 )

@@ -8,13 +8,15 @@ recovery point are `tree` paths (see `common.vault.entry`). No method here logs,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from common.vault.entry import Entry
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from common.vault.entry import Entry
 
 Warn = Callable[[bytes, str], None]
 """Called with a tree path and a reason in words; the work goes on."""
@@ -96,7 +98,7 @@ class SnapshotMode(StrEnum):
     NEVER = "never"
 
 
-class SourceUnreadable(Exception):
+class SourceUnreadable(Exception):  # noqa: N818 - named like the tree of errors
     """A file that cannot be read (whole). A warning of the backup by path and reason, never its end."""
 
     def __init__(self, path: bytes, reason: str) -> None:
@@ -106,14 +108,15 @@ class SourceUnreadable(Exception):
 
 
 class OpenFile(Protocol):
-    """A regular file opened for reading. Not for several threads at once, except `read_into`. Closing twice is allowed."""
+    """A regular file opened for reading. Not for several threads at once, except `read_into`.
+    Closing twice is allowed."""
 
     @property
     def entry(self) -> Entry:
         """The entry as of opening: sizes and times are those of the content that is about to be read."""
 
     def extents(self) -> Iterator[tuple[int, int]]:
-        """(offset, length) of data in order; what lies between, and up to `entry.size`, is a hole and reads as zeros."""
+        """(offset, length) of data in order; what lies between and behind, up to `entry.size`, is a hole (zeros)."""
 
     def read_into(self, buffer: bytearray | memoryview, offset: int) -> int:
         """Fill the buffer from `offset`; fewer bytes than asked for mean the end of the file. Threads may call it.
@@ -152,7 +155,7 @@ class SourceFiles(Protocol):
 
 
 class NewFile(Protocol):
-    """A regular file under a temporary name. `write_at` may be called by several threads. Ends with `place` or `discard`."""
+    """A regular file under a temporary name; ends with `place` or `discard`. Several threads may call `write_at`."""
 
     def write_at(self, offset: int, data: bytes | memoryview) -> None:
         """Write all of it. What is never written stays a hole. Raises OSError."""
@@ -185,10 +188,13 @@ class TargetTree(Protocol):
     def is_directory(self, path: bytes) -> bool: ...
 
     def make_directory(self, path: bytes) -> bool:
-        """True when it was made (for this user alone until `apply_directory`), False when it was there as a directory.
+        """True when it was made (for this user alone until `apply_directory`), False when it was a directory already.
         FileExistsError when something else has the name."""
 
     def apply_directory(self, path: bytes, entry: Entry) -> list[str]: ...
+
+    def remove_file(self, path: bytes) -> None:
+        """Remove anything but a directory."""
 
     def new_file(self, directory: bytes, size: int) -> NewFile:
         """An empty file of `size` bytes, all hole, under a temporary name in `directory`."""
@@ -213,9 +219,11 @@ class Host(Protocol):
     def free_bytes(self, folder: Path) -> int:
         """Bytes this user may still write on the volume of `folder` (or of its nearest existing parent)."""
 
-    def prechecks(self, *, verify_timeout_s: float, cancelled: Cancelled) -> Iterator[tuple[str, Callable[[], CheckResult]]]:
-        """The machine's own prechecks in order, cheap ones first: (name, run). A time limit of 0 leaves the verification
-        of installed packages out."""
+    def prechecks(
+        self, *, verify_timeout_s: float, cancelled: Cancelled
+    ) -> Iterator[tuple[str, Callable[[], CheckResult]]]:
+        """The machine's own prechecks in order, cheap ones first: (name, run). A time limit of 0 leaves the
+        verification of installed packages out."""
 
     def source_root(self, path: Path) -> SourceRoot:
         """Where a path that a person named is read and appears: its parents resolved, itself not followed."""

@@ -15,7 +15,7 @@ _WORDS = {
     errno.EPERM: "not permitted",
     errno.EIO: "input/output error",
     errno.ELOOP: "a symbolic link is in the way",
-    errno.ENOTDIR: "a folder of its path is not a folder",
+    errno.ENOTDIR: "a file or a link is in the way of its folder",
     errno.EISDIR: "a folder is in the way",
     errno.EEXIST: "something with this name is there already",
     errno.ENOTEMPTY: "a folder that is not empty is in the way",

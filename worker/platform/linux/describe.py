@@ -1,4 +1,4 @@
-# ruff: noqa: PTH - names are bytes, and directories are held open
+# ruff: noqa: E402, PTH115
 """What a file is: `lstat`, links, extended attributes and owners as an `Entry`."""
 
 from __future__ import annotations

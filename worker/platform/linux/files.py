@@ -1,5 +1,5 @@
-# ruff: noqa: PTH - names are bytes, and directories are held open
-"""Reading files: names, descriptions, and contents without following links, blocking on FIFOs or touching access times."""
+# ruff: noqa: E402, PTH208
+"""Reading files: names, descriptions, and contents without following links, waiting for FIFOs or leaving traces."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from common.vault.entry import Entry
-from worker.platform.api import SourceFile, SourceUnreadable, Warn
+from worker.platform.api import SourceUnreadable
 from worker.platform.linux import describe as describing
 from worker.platform.linux.mounts import PSEUDO_PATHS, PSEUDO_TYPES, read_mounts
 from worker.platform.reasons import DENIED, VANISHED, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from common.vault.entry import Entry
+    from worker.platform.api import SourceFile, Warn
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _NOATIME = getattr(os, "O_NOATIME", 0)
@@ -111,7 +113,7 @@ class LinuxFiles:
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode) or (status.st_dev, status.st_ino) != (entry.device, entry.inode):
-                raise SourceUnreadable(entry.path, NO_LONGER_A_FILE)
+                raise SourceUnreadable(entry.path, NO_LONGER_A_FILE)  # noqa: TRY301 - one place closes it
             if status.st_size >= _READAHEAD_FROM:
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
             now = describing.entry_of(status, entry.path, target=b"", xattrs=entry.xattrs)

@@ -1,3 +1,4 @@
+# ruff: noqa: E402
 """`/proc/self/mountinfo`, and which file systems show the kernel rather than a disk."""
 
 from __future__ import annotations
@@ -12,8 +13,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PSEUDO_TYPES = frozenset(
-    """proc sysfs devtmpfs devpts cgroup cgroup2 securityfs debugfs tracefs pstore bpf configfs fusectl mqueue hugetlbfs
-    autofs binfmt_misc rpc_pipefs efivarfs nsfs selinuxfs smackfs fuse.lxcfs fuse.gvfsd-fuse fuse.portal""".split()
+    [
+        "proc",
+        "sysfs",
+        "devtmpfs",
+        "devpts",
+        "cgroup",
+        "cgroup2",
+        "securityfs",
+        "debugfs",
+        "tracefs",
+        "pstore",
+        "bpf",
+        "configfs",
+        "fusectl",
+        "mqueue",
+        "hugetlbfs",
+        "autofs",
+        "binfmt_misc",
+        "rpc_pipefs",
+        "efivarfs",
+        "nsfs",
+        "selinuxfs",
+        "smackfs",
+        "fuse.lxcfs",
+        "fuse.gvfsd-fuse",
+        "fuse.portal",
+    ]
 )
 PSEUDO_PATHS = frozenset((b"/proc", b"/sys", b"/dev", b"/run"))
 _OCTAL = re.compile(r"\\([0-7]{3})")
