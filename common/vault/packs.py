@@ -64,31 +64,31 @@ class ClosedPack:
 class PackBuilder:
     """Fills one pack after the other for one host and domain. Not for several threads at once."""
 
-    def __init__(
-        self, *, host: str, domain_id: str, random_bytes: Callable[[int], bytes], closed: Callable[[ClosedPack], None]
-    ) -> None:
+    def __init__(self, *, host: str, domain_id: str, random_bytes: Callable[[int], bytes]) -> None:
         self._host = host
         self._domain_id = domain_id
         self._random_bytes = random_bytes
-        self._closed = closed
         self._begin()
 
     def add(self, block: SealedBlock) -> PackedBlock:
         place = PackedBlock(block.id, block.key, self._name, len(self._data), len(block.data), block.plain_size)
         self._data += block.data
         self._blocks.append(place)
-        if len(self._data) >= self._close_at:
-            self.close()
         return place
 
-    def close(self) -> None:
-        """Hand the pack on; an empty one is dropped."""
+    @property
+    def full(self) -> bool:
+        """Whether the pack has reached its drawn size: `close` it."""
+        return len(self._data) >= self._close_at
+
+    def close(self) -> ClosedPack | None:
+        """The pack as it is, None when it is empty; the builder starts the next."""
         if not self._blocks:
-            return
+            return None
         self._name.size = len(self._data)
         done = ClosedPack(name=self._name, domain_id=self._domain_id, data=self._data, blocks=tuple(self._blocks))
         self._begin()
-        self._closed(done)
+        return done
 
     def _begin(self) -> None:
         self._name = PackName(self._host)
