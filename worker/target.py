@@ -179,8 +179,7 @@ class Target:
         with self._reported(entry) as ok:
             if not ok or self._is_taken(entry):
                 return False
-            self._note(self._named(entry, lambda path, replace: self._tree.new_node(path, entry, replace=replace)))
-            return True
+            return self._named(entry, lambda path, replace: self._tree.new_node(path, entry, replace=replace))
         return False
 
     symlink = node
@@ -226,8 +225,7 @@ class Target:
         try:
             with self._reported(entry):
                 self._note(file.apply(entry))
-                self._named(entry, place)
-                return True
+                return self._named(entry, place)
             return False
         finally:
             file.discard()
@@ -256,8 +254,8 @@ class Target:
             self.fail(entry.path, "something with this name is there already")
         return True
 
-    def _named(self, entry: Entry, give: Callable[[bytes, bool], list[str]]) -> list[str]:
-        """Give the file its name by the rule for conflicts; `give(path, replace)` raises FileExistsError."""
+    def _named(self, entry: Entry, give: Callable[[bytes, bool], list[str]]) -> bool:
+        """Give the file its name by the rule for conflicts; `give(path, replace)` raises FileExistsError. False: skipped."""
         path = entry.path
         for number in range(1, _COPIES + 1):
             try:
@@ -265,17 +263,18 @@ class Target:
             except FileExistsError:
                 if self.conflict is Conflict.SKIP:
                     self._skip(entry)
-                    return []
+                    return False
                 if self.conflict is not Conflict.COPY or number == _COPIES:
                     raise
                 path = _beside(entry.path, number)
                 continue
             with self._lock:
                 self.report.files += 1
+                self.report.notes.update(notes)
                 if path != entry.path:
                     self.report.copies[entry.path] = path
-            return notes
-        return []
+            return True
+        return False
 
     def _skip(self, entry: Entry) -> None:
         with self._lock:
