@@ -15,12 +15,14 @@ import redis
 from celery import Celery
 from kombu import Connection, Exchange, Producer, Queue
 from kombu.exceptions import KombuError, OperationalError
+from kombu.transport import redis as kombu_redis
+from redis.maint_notifications import MaintNotificationsConfig
 
+from common.contracts.queue import JOB_TASK, queue_name
 from common.errors import QueueUnavailable
 from common.secret import Secret
-from coordinator.queue_users import PUBLISHER, queue_name
+from coordinator.queue_users import PUBLISHER
 
-TASK = "stateward.job"
 BATCH = 500
 DEFAULT_EXCHANGE = Exchange("", type="direct", no_declare=True)
 TRANSPORT_OPTIONS: dict[str, Any] = {
@@ -32,6 +34,37 @@ TRANSPORT_OPTIONS: dict[str, Any] = {
     "health_check_interval": 25,
     "client_name": PUBLISHER,
 }
+
+
+class _Quiet:
+    """Mixed into redis-py's connections: RESP2, and no command that `coord-pub` may not send."""
+
+    def __init__(self, **options: Any) -> None:
+        options.update(
+            protocol=2,
+            driver_info=None,
+            lib_name=None,
+            lib_version=None,
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        )
+        super().__init__(**options)
+
+
+class QuietConnection(_Quiet, redis.Connection):
+    pass
+
+
+class QuietSslConnection(_Quiet, redis.SSLConnection):
+    pass
+
+
+class QuietChannel(kombu_redis.Channel):
+    connection_class: Any = QuietConnection
+    connection_class_ssl: Any = QuietSslConnection
+
+
+class QuietTransport(kombu_redis.Transport):
+    Channel = QuietChannel
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +85,7 @@ def make_celery(url: str, password: Secret[str]) -> Celery:
     """The application of one process; it opens no connection."""
     app = Celery("stateward", broker=_with_user(url, password), set_as_current=False)
     app.conf.update(
+        broker_transport=QuietTransport,
         broker_transport_options=TRANSPORT_OPTIONS,
         broker_pool_limit=0,
         task_serializer="json",
@@ -96,10 +130,10 @@ class JobQueue:
         with producer.batch(BATCH):
             for emission in emissions:
                 message = self._app.amqp.as_task_v2(
-                    emission.job_id, TASK, args=(emission.message,), argsrepr="", kwargsrepr="", ignore_result=True
+                    emission.job_id, JOB_TASK, args=(emission.message,), argsrepr="", kwargsrepr="", ignore_result=True
                 )
                 self._app.amqp.send_task_message(
-                    producer, TASK, message, queue=host_queue(emission.host_id), declare=[], retry=False
+                    producer, JOB_TASK, message, queue=host_queue(emission.host_id), declare=[], retry=False
                 )
 
     def _call(self, action: Callable[[Connection], Any]) -> Any:

@@ -122,5 +122,7 @@ def _kept(path: Path, make: Callable[[], bytes]) -> bytes:
     except ValueError as error:
         raise Damaged(f"The key file {path} is damaged.", next_step="Put it back from its backup.") from error
     if len(value) != _KEY_BYTES:
-        raise Damaged(f"The key file {path} does not hold {_KEY_BYTES} bytes.", next_step="Put it back from its backup.")
+        raise Damaged(
+            f"The key file {path} does not hold {_KEY_BYTES} bytes.", next_step="Put it back from its backup."
+        )
     return value

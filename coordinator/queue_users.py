@@ -10,37 +10,53 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import redis
 from sqlalchemy import inspect, select
 
+from common.contracts.queue import queue_name
 from common.errors import QueueUnavailable
+from common.secret import Secret
 from coordinator.db import Database
 from coordinator.hosts.models import Host, HostState
 from coordinator.keys import CoordinatorKeys, open_keys
 
 if TYPE_CHECKING:
-    from common.secret import Secret
-    from coordinator.settings import Settings
+    from coordinator.settings import QueueSettings, Settings
 
 PUBLISHER = "coord-pub"
 ACL_ADMIN = "acl-admin"
 
 
-def queue_name(host_id: str) -> str:
-    """The host's list, and its user."""
-    return f"host.{host_id}"
-
-
 def host_rules(host_id: str, password: Secret[str]) -> list[str]:
-    return ["on", _hashed(password), "resetchannels", "-@all", f"~{queue_name(host_id)}", "+ping", "+client|setname", "+brpop"]
+    return [
+        "on",
+        _hashed(password),
+        "resetchannels",
+        "-@all",
+        f"~{queue_name(host_id)}",
+        "+ping",
+        "+client|setname",
+        "+brpop",
+    ]
 
 
 def publisher_rules(password: Secret[str]) -> list[str]:
-    return ["on", _hashed(password), "resetchannels", "-@all", "~host.*", "+ping", "+client|setname", "+lpush", "+llen", "+del"]
+    return [
+        "on",
+        _hashed(password),
+        "resetchannels",
+        "-@all",
+        "~host.*",
+        "+ping",
+        "+client|setname",
+        "+lpush",
+        "+llen",
+        "+del",
+    ]
 
 
 def acl_admin_rules(password: Secret[str]) -> list[str]:
@@ -54,27 +70,44 @@ def acl_lines(settings: Settings) -> tuple[str, ...]:
     Works before the coordinator ever ran (its folder and keys are made; there are no hosts yet).
     """
     keys = open_keys(settings.folder)
-    hosts: list[tuple[str, bytes]] = []
-    if settings.database_url or (settings.folder / "stateward.db").exists():
-        db = Database(settings.sql_url)
-        try:
-            if inspect(db.reader).has_table(Host.__tablename__):
-                hosts = _known_hosts(db)
-        finally:
-            db.dispose()
-    return _lines(keys, hosts)
-
-
-def _lines(keys: CoordinatorKeys, hosts: Iterable[tuple[str, bytes]]) -> tuple[str, ...]:
-    users = [
-        (PUBLISHER, publisher_rules(keys.queue_password(PUBLISHER))),
-        (ACL_ADMIN, acl_admin_rules(keys.queue_password(ACL_ADMIN))),
-        *(
-            (queue_name(host), host_rules(host, keys.queue_password(queue_name(host), public_key=public_key)))
-            for host, public_key in hosts
-        ),
+    fixed = [
+        (PUBLISHER, publisher_rules(publisher_password(settings.queue, keys))),
+        (ACL_ADMIN, acl_admin_rules(admin_password(settings.queue, keys))),
     ]
-    return ("user default off", *(f"user {name} {' '.join(rules)}" for name, rules in users))
+    hosts = [
+        (queue_name(host), host_rules(host, keys.queue_password(queue_name(host), public_key=public_key)))
+        for host, public_key in _hosts_of(settings)
+    ]
+    return ("user default off", *(f"user {name} {' '.join(rules)}" for name, rules in [*fixed, *hosts]))
+
+
+def host_password_hashes(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """(host id, SHA-256 of its password) of every host: for a starter of Redis that writes the lines itself."""
+    keys = open_keys(settings.folder)
+    return tuple(
+        (host, _hashed(keys.queue_password(queue_name(host), public_key=public_key)).removeprefix("#"))
+        for host, public_key in _hosts_of(settings)
+    )
+
+
+def publisher_password(settings: QueueSettings, keys: CoordinatorKeys) -> Secret[str]:
+    given = settings.publisher_password.get_secret_value()
+    return Secret(given) if given else keys.queue_password(PUBLISHER)
+
+
+def admin_password(settings: QueueSettings, keys: CoordinatorKeys) -> Secret[str]:
+    given = settings.admin_password.get_secret_value()
+    return Secret(given) if given else keys.queue_password(ACL_ADMIN)
+
+
+def _hosts_of(settings: Settings) -> list[tuple[str, bytes]]:
+    if not settings.database_url and not (settings.folder / "stateward.db").exists():
+        return []
+    db = Database(settings.sql_url)
+    try:
+        return _known_hosts(db) if inspect(db.reader).has_table(Host.__tablename__) else []
+    finally:
+        db.dispose()
 
 
 def _known_hosts(db: Database) -> list[tuple[str, bytes]]:
@@ -90,13 +123,13 @@ def _hashed(password: Secret[str]) -> str:
 class QueueUsers:
     """Changes users of a running Redis, as `acl-admin`. Every call may be repeated."""
 
-    def __init__(self, url: str, keys: CoordinatorKeys) -> None:
+    def __init__(self, settings: QueueSettings, keys: CoordinatorKeys) -> None:
         self._keys = keys
         self._lock = threading.Lock()
         self._client = redis.Redis.from_url(
-            url,
+            settings.url,
             username=ACL_ADMIN,
-            password=keys.queue_password(ACL_ADMIN).reveal(),
+            password=admin_password(settings, keys).reveal(),
             socket_timeout=5,
             socket_connect_timeout=5,
             driver_info=None,

@@ -44,6 +44,12 @@ class QueueSettings(BaseModel):
 
     url: str = Field(default="", description="redis://host:port/0 or rediss://… without user; empty: HTTPS alone")
     host_url: str = Field(default="", description="the address hosts use, when it is another one")
+    publisher_password: SecretStr = Field(
+        default=SecretStr(""), description="of coord-pub; empty: derived from the key files"
+    )
+    admin_password: SecretStr = Field(
+        default=SecretStr(""), description="of acl-admin; empty: derived from the key files"
+    )
 
 
 class Settings(BaseSettings):

@@ -24,9 +24,7 @@ PREFIX = "swt_"
 def issue_token(session: Session, *, name: str, role: str, now: datetime) -> Secret[str]:
     token = PREFIX + secrets.token_urlsafe(32)
     session.add(
-        ApiToken(
-            id=new_uuid(), name=name, sha256=_hash(token), role=role, created=now, expires=None, revoked=None
-        )
+        ApiToken(id=new_uuid(), name=name, sha256=_hash(token), role=role, created=now, expires=None, revoked=None)
     )
     return Secret(token)
 
