@@ -5,7 +5,10 @@
 Every process of a system carries `STATEWARD_RUN_MARK=<mark>` in its environment and hands it on to its children, in
 whatever session or process group they are. The guardian waits until its standard input closes, which happens when the
 process that started it ends, also by `kill -9`; then it kills whatever carries the mark. It ignores signals: it lives
-until its work is done. Numbers of processes are never remembered, so a reused one is never hit.
+until its work is done.
+
+A server may overwrite its own environment (Valkey writes its title there), so the guardian is also told the leaders of
+process groups, as lines `+pid` and `-pid`. It keeps each with its time of start, and never hits a number used anew.
 """
 
 from __future__ import annotations
@@ -50,11 +53,27 @@ def sweep(mark: str) -> int:
     return len(killed)
 
 
+def started_at(pid: int) -> str:
+    """When this process started, in the kernel's ticks; empty when there is none."""
+    with suppress(OSError), open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123
+        return stat.read().rpartition(")")[2].split()[19]
+    return ""
+
+
 def main(mark: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, signal.SIG_IGN)
-    while os.read(0, 4096):
-        pass
+    leaders: dict[int, str] = {}
+    for line in sys.stdin:
+        pid = int(line[1:])
+        if line.startswith("+"):
+            leaders[pid] = started_at(pid)
+        else:
+            leaders.pop(pid, None)
+    for pid, start in leaders.items():
+        if start and started_at(pid) == start:
+            with suppress(OSError):
+                os.killpg(pid, _KILL)  # type: ignore[attr-defined,unused-ignore]
     sweep(mark)
 
 

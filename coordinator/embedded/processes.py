@@ -204,6 +204,7 @@ class Supervisor:
         service.tidy()
         process = self._starter.submit(_start_process, service, self._mark).result()
         managed.process = process
+        self._tell_guardian("+", process.pid)
         managed.started_at = self._clock()
         managed.state = ServiceState.STARTING
 
@@ -229,21 +230,35 @@ class Supervisor:
                 process.wait(managed.service.stop_within_s)
         oscalls.end_group(process.pid, hard=True)
         process.wait(_KILL_WAIT_S)
+        self._tell_guardian("-", process.pid)
         managed.service.tidy()
+
+    def _tell_guardian(self, sign: str, pid: int) -> None:
+        with self._lock, suppress(OSError, ValueError):  # a dead one is replaced by the watch, and told all again
+            assert self._guardian.stdin is not None  # noqa: S101
+            self._guardian.stdin.write(f"{sign}{pid}\n".encode())
+            self._guardian.stdin.flush()
 
     # ── watching ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _watch(self) -> None:
         while not self._closing.wait(_POLL_S):
             if self._guardian.poll() is not None:
-                _end_guardian(self._guardian)
-                self._guardian = self._starter.submit(_start_guardian, self._mark).result()
+                self._replace_guardian()
             with self._lock:
                 present = list(self._managed.values())
             for managed in present:
                 asked = managed.state is ServiceState.STARTING and managed.service.ready()  # outside the lock: it waits
                 with self._lock:
                     self._look_at(managed, answers=asked)
+
+    def _replace_guardian(self) -> None:
+        with self._lock:
+            _end_guardian(self._guardian)
+            self._guardian = self._starter.submit(_start_guardian, self._mark).result()
+            running = [managed.process.pid for managed in self._managed.values() if managed.process]
+        for pid in running:
+            self._tell_guardian("+", pid)
 
     def _look_at(self, managed: _Managed, *, answers: bool) -> None:
         if managed.state in (ServiceState.STOPPED, ServiceState.FAILED):
@@ -258,6 +273,7 @@ class Supervisor:
         assert process is not None  # noqa: S101
         if process.poll() is not None:
             oscalls.end_group(process.pid, hard=True)  # its children would hold the port and the data
+            self._tell_guardian("-", process.pid)
             self._back_off(managed, now, f"ended with code {process.returncode}")
         elif managed.state is ServiceState.STARTING:
             if answers:
@@ -324,5 +340,6 @@ def _start_guardian(mark: str) -> subprocess.Popen[bytes]:
 
 def _end_guardian(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None  # noqa: S101
-    process.stdin.close()
+    with suppress(OSError):
+        process.stdin.close()
     process.wait(_GUARDIAN_WAIT_S)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -37,6 +38,7 @@ NAME: Final = "seaweedfs"
 REGION: Final = "us-east-1"
 ROLE_ARN: Final = "arn:aws:iam::role/worker"
 _BROKER_ARN: Final = "arn:aws:iam::000000000000:user/broker"
+_PROBE_BUCKET, _PROBE_KEY = "stateward-ready", "probe"
 _SOCKETS = ("master", "volume", "filer", "s3")  # in this order stand its ports
 
 
@@ -106,10 +108,14 @@ def start_seaweedfs(supervisor: Supervisor, layout: DataLayout, *, s3_port: int 
 
 
 def answers(access: StoreAccess) -> bool:
-    """Whether S3 answers the janitor and STS gives the broker a session."""
+    """Whether the janitor reads an object and STS gives the broker a session.
+
+    An object, because S3 and STS answer some three seconds before the volumes do: until then every read of what an
+    earlier run stored is an InternalError (measured). The probe is that of an earlier run wherever there was one.
+    """
     s3, sts = access.janitor(), access.broker_sts()
     try:
-        s3.list_buckets()
+        _read_probe(s3)
         sts.assume_role(RoleArn=access.role_arn, RoleSessionName="ready")
     except (BotoCoreError, ClientError):
         return False
@@ -117,6 +123,18 @@ def answers(access: StoreAccess) -> bool:
         s3.close()
         sts.close()
     return True
+
+
+def _read_probe(s3: S3Client) -> None:
+    try:
+        s3.get_object(Bucket=_PROBE_BUCKET, Key=_PROBE_KEY)["Body"].read()
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in ("NoSuchBucket", "NoSuchKey"):
+            raise
+        with suppress(s3.exceptions.BucketAlreadyOwnedByYou, s3.exceptions.BucketAlreadyExists):
+            s3.create_bucket(Bucket=_PROBE_BUCKET)
+        s3.put_object(Bucket=_PROBE_BUCKET, Key=_PROBE_KEY, Body=b"ready")
+        s3.get_object(Bucket=_PROBE_BUCKET, Key=_PROBE_KEY)["Body"].read()
 
 
 def create_bucket(access: StoreAccess, name: str, *, object_lock: bool = True) -> None:

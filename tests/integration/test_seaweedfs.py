@@ -200,6 +200,12 @@ def test_a_bucket_that_is_not_there_is_not_made_by_a_put(janitor: Any) -> None:
     refused("NoSuchBucket", janitor.put_object, Bucket="never-made", Key="k", Body=b"x")
 
 
+def test_it_is_called_ready_only_when_earlier_objects_can_be_read(seaweedfs: StoreAccess) -> None:
+    """S3 and STS answer seconds before the volumes; the readiness probe is an object, and stays for the next run."""
+    with closing(seaweedfs.janitor()) as client:
+        assert client.get_object(Bucket="stateward-ready", Key="probe")["Body"].read() == b"ready"
+
+
 def test_its_files_are_private(seaweedfs: StoreAccess, embedded_folder: DataLayout) -> None:
     for name in ("s3.json", "iam.json", "secrets.json"):
         assert (embedded_folder.store / name).stat().st_mode & 0o777 == 0o600
