@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SET_ID = 0o6000
-_PRIVILEGED = (b"security.", b"trusted.", b"system.")
+_PRIVILEGED = (b"security.", b"trusted.")
 _DEVICES = (Kind.CHAR_DEVICE, Kind.BLOCK_DEVICE)
 
 

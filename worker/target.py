@@ -255,7 +255,8 @@ class Target:
         return True
 
     def _named(self, entry: Entry, give: Callable[[bytes, bool], list[str]]) -> bool:
-        """Give the file its name by the rule for conflicts; `give(path, replace)` raises FileExistsError. False: skipped."""
+        """Give the file its name by the rule for conflicts; `give(path, replace)` raises FileExistsError. False: it was
+        skipped."""
         path = entry.path
         for number in range(1, _COPIES + 1):
             try:
