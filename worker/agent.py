@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import structlog
+from common.telemetry import get_logger
 
 from common.contracts.checkin import HostReport
 from worker import queue
@@ -28,7 +28,7 @@ from worker.journal import Journal
 from worker.privatefiles import write_private
 from worker.runner import Runner, RunnerDeps
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 SILENT_S = 120.0
 WATCH_S = 5.0

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import structlog
+from common.telemetry import get_logger
 
 from common.contracts.checkin import CheckinReply, CheckinRequest, HostReport
 from common.errors import NotYet, StatewardError
@@ -18,7 +18,7 @@ from worker.client import ONCE, CoordinatorClient
 from worker.inbox import Inbox, Way
 from worker.journal import Journal, Phase
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 FIRST_PAUSE_S = 1.0
 WITHOUT_QUEUE_S = 60.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
-import structlog
+from common.telemetry import get_logger
 from pydantic import ValidationError
 
 from common.contracts.jobs import JobMessage
@@ -18,7 +18,7 @@ from common.signing import EnvelopeType, open_signed
 from worker.identity import Identity
 from worker.journal import Journal, JournalledJob, Phase
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 SKEW_S = 300.0
 MAX_MESSAGE = 256 * 1024

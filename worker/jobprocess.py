@@ -7,11 +7,12 @@ the agent asks it to stop, or dies in whatever way, the pipe ends, and the proce
 from __future__ import annotations
 
 import contextlib
+import io
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import psutil
 
@@ -55,18 +56,22 @@ class _Spawned:
         self.stop()
 
 
-def spawner(program: Sequence[str], state: Path) -> Spawn:
-    """`program` is the command line of `stateward-worker`."""
+def spawner(program: Sequence[str], state: Path, folder: Path) -> Spawn:
+    """`program` is the command line of `stateward-worker`, started in `folder`."""
+    state = state.resolve()
 
     def spawn(job_id: str, instance: str) -> JobProcess:
         command = [*program, "run-job", job_id, "--instance", instance, "--state", str(state)]
-        return _Spawned(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
+        return _Spawned(subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, start_new_session=True))
 
     return spawn
 
 
-def watch_pipe(pipe: BinaryIO, ended: Callable[[], None]) -> None:
-    """In the job's process: call `ended` once the agent closes the pipe, or is gone. Returns at once."""
+def watch_pipe(pipe: io.RawIOBase, ended: Callable[[], None]) -> None:
+    """In the job's process: call `ended` once the agent closes the pipe, or is gone. Returns at once.
+
+    The pipe is unbuffered: a buffer's lock, held by a waiting thread, would break the interpreter's end.
+    """
 
     def wait() -> None:
         with contextlib.suppress(OSError, ValueError):

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-import structlog
+from common.telemetry import get_logger
 from pydantic import ValidationError
 
 from common.contracts.jobs import (
@@ -37,6 +37,7 @@ from common.errors import (
     NotTrusted,
     NotYet,
     StatewardError,
+    StoreDenied,
     Unreachable,
     is_retryable,
 )
@@ -50,7 +51,7 @@ from worker.restorejob import accept, await_grant
 from worker.settings import RestoreSettings
 from worker.tether import Ending, Tether
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 LEASE_PATIENCE = Patience(tries=4)
 LATER_S = 15.0
@@ -165,7 +166,8 @@ def _tether(lease: Lease, deps: JobDeps) -> Tether:
 
 
 def _work(lease: Lease, tether: Tether, deps: JobDeps) -> JobReport:
-    """Do it, and again after what may pass by itself (a store that is down) until the lease's deadline.
+    """Do it, and again after what may pass by itself until the lease's deadline: a store that is down, or credentials
+    that ran out while the coordinator could not be reached for fresh ones.
 
     Raises:
         StatewardError: what ended it.
@@ -174,8 +176,9 @@ def _work(lease: Lease, tether: Tether, deps: JobDeps) -> JobReport:
     while True:
         try:
             return _once(lease, tether, deps)
-        except (Unreachable, Busy) as error:
-            if not is_retryable(error) or tether.cancelled() or deps.now() >= lease.deadline:
+        except (Unreachable, Busy, StoreDenied) as error:
+            outlived = isinstance(error, StoreDenied) and deps.now() >= tether.credentials().expires
+            if not (is_retryable(error) or outlived) or tether.cancelled() or deps.now() >= lease.deadline:
                 raise
             log.warning("the job waits", job_id=lease.job_id, code=error.code, reason=error.message, again_in_s=pause)
             tether.progress(Progress(stage=tether.stage, detail=error.message[:500]))

@@ -94,5 +94,5 @@ def _restore_key(job_id: str, journal: Journal) -> tuple[Secret[bytes], bytes]:
 def _refused(what: str, setting: str) -> GrantRefused:
     return GrantRefused(
         f"This host does not accept {what} from a remote restore.",
-        next_step=f"If it is wanted, set restore.{setting} = true in worker.toml on this host, and start the restore anew.",
+        next_step=f"If it is wanted, set restore.{setting} = true in this host's worker.toml, and start the restore anew.",
     )

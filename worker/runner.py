@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-import structlog
+from common.telemetry import get_logger
 
 from common.contracts.jobs import JobEvent, JobReport
 from common.errors import StatewardError
@@ -16,7 +16,7 @@ from common.jobstates import JobState
 from worker.jobprocess import JobProcess, Spawn
 from worker.journal import Journal, JournalledJob, Phase
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 IDLE_S = 1.0
 STOP_S = 8.0

@@ -6,13 +6,15 @@ coordinator stops nothing: the job goes on, and `before_commit` renews once more
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from types import TracebackType
+from typing import Self
 
-import structlog
+from common.telemetry import get_logger
 
 from common.contracts.jobs import Lease, Progress, Renewal, RenewRequest, RestoreKey, Stage, StorageCredentials
 from common.errors import Busy, Cancelled, ClockSkewed, LeaseLost, StatewardError, Unreachable
@@ -20,7 +22,7 @@ from common.signing import unb64
 from worker.client import ONCE, CoordinatorClient
 from worker.journal import Journal
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 TICK_S = 0.5
 WATCHED_S = 1.0
@@ -74,7 +76,10 @@ class Tether:
         self._journalled = float("-inf")
         self._thread = threading.Thread(target=self._run, name="renewals", daemon=True)
 
-    def __enter__(self) -> Tether:
+    def __enter__(self) -> Self:
+        """With a renewal first: a resumed lease may be over, or its credentials old."""
+        with contextlib.suppress(Unreachable, Busy, ClockSkewed):
+            self._renew()
         self._thread.start()
         return self
 
