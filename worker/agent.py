@@ -31,7 +31,7 @@ from worker.runner import Runner, RunnerDeps
 log = get_logger(__name__)
 
 SILENT_S = 120.0
-WATCH_S = 5.0
+WATCH_S = 1.0
 RESTART_S = 5.0
 JOIN_S = 12.0
 EXIT_WATCHDOG = 70

@@ -14,7 +14,7 @@ from common.signing import EnvelopeType, request_claims, sign
 
 
 def new_instance() -> str:
-    """Names one start of the agent. Its job processes are `<instance>/<n>`: two agents with one identity are a clone."""
+    """Names one start of the agent; its job processes are `<instance>/<n>`. Two agents with one identity are clones."""
     return secrets.token_hex(8)
 
 
@@ -22,8 +22,8 @@ def new_instance() -> str:
 class Prover:
     """Signs requests. Threads share it.
 
-    A request keeps its `seq` through all its tries, so that the coordinator answers a repetition with the stored answer;
-    `iat` is of the try, by the coordinator's clock as far as it is known.
+    A request keeps its `seq` through all its tries, so that the coordinator answers a repetition with the stored
+    answer; `iat` is of the try, by the coordinator's clock as far as it is known.
     """
 
     host_id: str

@@ -87,6 +87,10 @@ class QuietChannel(kombu_redis.Channel):
     pulse: Pulse | None = None
     from_transport_options: Any = (*kombu_redis.Channel.from_transport_options, "pulse")
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._answered()  # to the PING
+
     def _brpop_start(self, timeout: float | None = None) -> None:
         if self.pulse:
             self.pulse.polled()

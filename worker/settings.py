@@ -13,6 +13,16 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from common.errors import ConfigInvalid
 
 
+def default_state() -> Path:
+    """The state folder where none is named: the machine's for an administrator, else the user's."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("PROGRAMDATA", r"C:\ProgramData")) / "Stateward"
+    if os.geteuid() == 0:
+        return Path("/var/lib/stateward-worker")
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(base).expanduser() / "stateward-worker"
+
+
 class RestoreSettings(BaseModel):
     """What this host lets a remote restore do beyond its own points, into its scratch folder, without overwriting.
 
@@ -36,7 +46,7 @@ class WorkerSettings(BaseSettings):
         env_prefix="STATEWARD_", env_nested_delimiter="__", extra="ignore", frozen=True, validate_default=True
     )
 
-    state: Path = Field(default_factory=lambda: default_state())
+    state: Path = Field(default_factory=default_state)
     """Folder with identity, journal and cache (0700)."""
     scratch: Path | None = None
     """Where restores go that name no destination; None: `restores` in the state folder."""
@@ -79,13 +89,3 @@ def load_settings(**flags: Any) -> WorkerSettings:
         raise ConfigInvalid(f"The setting {where} cannot be {first['input']!r}: {first['msg']}.") from error
     except ValueError as error:  # TOML that cannot be read
         raise ConfigInvalid(f"worker.toml cannot be read: {error}.") from error
-
-
-def default_state() -> Path:
-    """The state folder where none is named: the machine's for an administrator, else the user's."""
-    if sys.platform == "win32":
-        return Path(os.environ.get("PROGRAMDATA", r"C:\ProgramData")) / "Stateward"
-    if os.geteuid() == 0:
-        return Path("/var/lib/stateward-worker")
-    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(base).expanduser() / "stateward-worker"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from common.errors import AlreadyExists, StatewardError
@@ -59,9 +59,7 @@ class UploadCounts:
 
 def place_of(block: PackedBlock) -> Place:
     """Where a block lies, once its pack has a name."""
-    return Place(
-        block.pack.host, block.pack.sha256, block.offset, block.length, block.plain_size, block.id, block.key
-    )
+    return Place(block.pack.host, block.pack.sha256, block.offset, block.length, block.plain_size, block.id, block.key)
 
 
 class Uploader:
@@ -135,8 +133,9 @@ class Uploader:
     def drain(self) -> None:
         """Close all packs and wait until the store has them. All sealing must be done."""
         self.close_pack()
-        for upload in list(self._uploading):
-            upload.exception()
+        with self._lock:
+            uploading = list(self._uploading)
+        wait(uploading)
         self.raise_error()
 
     @property
@@ -164,7 +163,12 @@ class Uploader:
             named, index = self.write_index(rows, domain)
             with self._lock:
                 self._known.settle(
-                    index, (PackName(pack.host, pack.sha256, pack.size, stored=True) for pack in packs if pack.domain == domain)
+                    index,
+                    (
+                        PackName(pack.host, pack.sha256, pack.size, stored=True)
+                        for pack in packs
+                        if pack.domain == domain
+                    ),
                 )
             indexes.append((named, index))
         return pages, indexes
@@ -307,5 +311,4 @@ class PooledBuffer:
             self._holders -= 1
             free = self._holders == 0
         if free:
-            self.view.release()
             self._give_back(self._data)

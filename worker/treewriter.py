@@ -1,0 +1,179 @@
+"""From source files, in tree order, to the tree: entries wait for their blocks and are written in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future
+
+from common.vault.derive import DomainKeys
+from common.vault.documents import Chunking
+from common.vault.entry import Entry, Kind
+from common.vault.packs import PackedBlock
+from common.vault.tree import (
+    INLINE_RANGES,
+    RANGES_PER_BLOCK,
+    Piece,
+    Place,
+    TreeBlockBuilder,
+    write_range_block,
+)
+from worker.content import Content, Reader
+from worker.platform.api import SourceFile, SourceFiles
+from worker.reporting import Reporter
+from worker.treefile import PreviousTree, TreeFile
+from worker.upload import Sealing, Uploader, place_of
+
+MAX_WAITING = 20_000
+"""So many entries may wait for their blocks before packs are closed early: memory stays bounded."""
+
+
+class TreeWriter:
+    """One thread drives it: `add` each source file in order, `finish` once."""
+
+    def __init__(
+        self,
+        *,
+        files: SourceFiles,
+        uploader: Uploader,
+        sealing: Sealing,
+        host_domain: str,
+        chunking: Chunking,
+        previous: PreviousTree | None,
+        tree_file: TreeFile,
+        reporter: Reporter,
+    ) -> None:
+        self.used: dict[tuple[str, bytes], int] = {}
+        """Every pack that the tree's content needs: (host, SHA-256) → size."""
+        self._uploader = uploader
+        self._host_domain = host_domain
+        self._previous = previous
+        self._tree_file = tree_file
+        self._reporter = reporter
+        self._reader = Reader(
+            files=files,
+            uploader=uploader,
+            domains=sealing.domains,
+            chunking=chunking,
+            warn=reporter.warn,
+            progress=reporter.advance,
+        )
+        host_keys: DomainKeys = sealing.domains[host_domain]
+        self._builder = TreeBlockBuilder(host_keys.gear)
+        self._waiting: deque[Content] = deque()
+        self._links: dict[tuple[int, int], tuple[Content, int]] = {}
+        reporter.counts = uploader.counts
+
+    def add(self, source: SourceFile, domain_id: str) -> None:
+        """Take a file with its content. What cannot be read has been said as a warning and is left out."""
+        entry = source.entry
+        content: Content | None = Content(entry)
+        if entry.kind == Kind.FILE:
+            content = self._linked(entry) or self._unchanged(entry) or self._reader.read(source, domain_id)
+            if content is None:
+                return
+            self._remember_links(content)
+            self._reporter.files += 1
+        if content is not None:
+            self._waiting.append(content)
+        self._write_ready()
+        if len(self._waiting) > MAX_WAITING:
+            self._push()
+
+    def finish(self) -> None:
+        """Wait for every block and write the rest of the tree."""
+        self._reader.flush()
+        self._settle()
+        if not self._builder.empty:
+            self._end_block()
+
+    def _linked(self, entry: Entry) -> Content | None:
+        """Content of another name of the same file, read once."""
+        if entry.links < 2:  # noqa: PLR2004  # one name is its own
+            return None
+        found = self._links.get((entry.device, entry.inode))
+        if found is None or found[0].entry.mtime != entry.mtime or found[0].entry.size != entry.size:
+            return None
+        first, left = found
+        if left <= 1:
+            del self._links[entry.device, entry.inode]
+        else:
+            self._links[entry.device, entry.inode] = (first, left - 1)
+        self._reporter.advance(entry.size)
+        return Content(entry, first=first)
+
+    def _remember_links(self, content: Content) -> None:
+        entry = content.entry
+        if entry.links > 1 and content.first is None:
+            self._links[entry.device, entry.inode] = (content, entry.links - 1)
+
+    def _unchanged(self, entry: Entry) -> Content | None:
+        """Content of the last backup, when nothing says that the file changed and all its blocks are known."""
+        found = None if self._previous is None else self._previous.find(entry.path)
+        if found is None:
+            return None
+        before, pieces = found
+        if (before.size, before.mtime, before.ctime, before.inode) != (
+            entry.size,
+            entry.mtime,
+            entry.ctime,
+            entry.inode,
+        ):
+            return None
+        for piece in pieces:
+            if piece.place is None:
+                continue
+            pack = self._uploader.find(piece.place.id)
+            if pack is None or not pack.stored or (pack.host, pack.sha256) != (piece.place.host, piece.place.pack):
+                return None
+            self.used[pack.host, pack.sha256] = pack.size
+        self._reporter.advance(entry.size)
+        return Content(entry, before.digest, known=pieces)
+
+    def _write_ready(self) -> None:
+        """Write entries from the front as long as their blocks are stored."""
+        while self._waiting:
+            content = self._waiting[0]
+            if content.is_waiting():
+                return
+            self._waiting.popleft()
+            pieces = content.pieces()
+            for future in content.futures():
+                pack = future.result().pack
+                self.used[pack.host, pack.sha256] = pack.size
+            spilled: list[Place] = []
+            if len(pieces) > INLINE_RANGES:
+                spilled = self._spill(pieces)
+                pieces = []
+            if self._builder.add(content.finished_entry(), pieces, spilled):
+                self._end_block()
+
+    def _spill(self, pieces: list[Piece]) -> list[Place]:
+        """Put a very long list of ranges into blocks of its own."""
+        blocks: list[tuple[bytes, Future[PackedBlock]]] = []
+        for start in range(0, len(pieces), RANGES_PER_BLOCK):
+            plain = write_range_block(pieces[start : start + RANGES_PER_BLOCK])
+            blocks.append((plain, self._uploader.seal(plain, self._host_domain)))
+        sealed = [(plain, future.result()) for plain, future in blocks]
+        if not all(block.pack.stored for _, block in sealed):
+            self._uploader.drain()
+        for plain, block in sealed:
+            self._tree_file.add_range_block(plain, block.id)
+            self.used[block.pack.host, block.pack.sha256] = block.pack.size
+        return [place_of(block) for _, block in sealed]
+
+    def _end_block(self) -> None:
+        first_path = self._builder.first_path
+        self._tree_file.add_tree_block(self._builder.finish(), first_path)
+
+    def _push(self) -> None:
+        """Too many entries wait: cut bundles, close packs, and wait for them."""
+        self._reader.flush()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Wait until everything that was cut is stored, and write it."""
+        for content in self._waiting:
+            for future in content.futures():
+                future.result()
+        self._uploader.drain()
+        self._write_ready()
