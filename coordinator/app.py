@@ -8,7 +8,6 @@ from collections.abc import Callable
 from fastapi import FastAPI, Request
 from starlette.responses import PlainTextResponse, Response
 
-from coordinator.version import program_version
 from common.contracts.operator import HealthView
 from common.errors import NotAuthenticated
 from coordinator import problems
@@ -22,6 +21,7 @@ from coordinator.metrics import Exposition, FleetMetrics
 from coordinator.points import routes as points
 from coordinator.service import Services
 from coordinator.vaults import routes as vaults
+from coordinator.version import program_version
 
 _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 

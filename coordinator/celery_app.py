@@ -1,8 +1,8 @@
 """The queue as Celery sees it, on the coordinator's side: it publishes, one LPUSH a job, and nothing else.
 
 Default exchange and `no_declare=True`: no `_kombu.binding.*` key exists through which a host could bind itself to
-another host's list. `Queue` objects, since a name costs half the speed. The signed job is the only argument, and is left
-out of the headers' `argsrepr`.
+another host's list. `Queue` objects, since a name costs half the speed. The signed job is the only argument, and
+is left out of the headers' `argsrepr`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 
 import redis
 from celery import Celery
-from kombu import Connection, Exchange, Producer, Queue
+from kombu.entity import Exchange, Queue
 from kombu.exceptions import KombuError, OperationalError
+from kombu.messaging import Producer
 from kombu.transport import redis as kombu_redis
 from redis.maint_notifications import MaintNotificationsConfig
 
@@ -24,7 +25,7 @@ from common.secret import Secret
 from coordinator.queue_users import PUBLISHER
 
 BATCH = 500
-DEFAULT_EXCHANGE = Exchange("", type="direct", no_declare=True)
+DEFAULT_EXCHANGE = Exchange("", type="direct", no_declare=True)  # type: ignore[no-untyped-call]
 TRANSPORT_OPTIONS: dict[str, Any] = {
     "priority_steps": [0],
     "queue_order_strategy": "priority",
@@ -78,7 +79,7 @@ class Emission:
 
 def host_queue(host_id: str) -> Queue:
     name = queue_name(host_id)
-    return Queue(name, exchange=DEFAULT_EXCHANGE, routing_key=name, no_declare=True)
+    return Queue(name, exchange=DEFAULT_EXCHANGE, routing_key=name, no_declare=True)  # type: ignore[no-untyped-call]
 
 
 def make_celery(url: str, password: Secret[str]) -> Celery:
@@ -106,7 +107,7 @@ class JobQueue:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._connection: Connection | None = None
+        self._connection: Any = None
 
     def publish(self, emissions: Sequence[Emission]) -> None:
         """All of them, or QueueUnavailable: then some may have arrived, and sending them again is harmless."""
@@ -114,7 +115,8 @@ class JobQueue:
 
     def length(self, host_id: str) -> int:
         """How many messages lie in the host's list. Raises QueueUnavailable."""
-        return self._call(lambda connection: int(connection.default_channel.client.llen(queue_name(host_id))))
+        length: int = self._call(lambda connection: connection.default_channel.client.llen(queue_name(host_id)))
+        return length
 
     def delete(self, host_id: str) -> None:
         """The list of a removed host. Raises QueueUnavailable."""
@@ -125,8 +127,8 @@ class JobQueue:
             self._connection.release()
             self._connection = None
 
-    def _publish(self, connection: Connection, emissions: Sequence[Emission]) -> None:
-        producer = Producer(connection.default_channel, auto_declare=False)
+    def _publish(self, connection: Any, emissions: Sequence[Emission]) -> None:
+        producer: Any = Producer(connection.default_channel, auto_declare=False)  # type: ignore[no-untyped-call]
         with producer.batch(BATCH):
             for emission in emissions:
                 message = self._app.amqp.as_task_v2(
@@ -136,7 +138,7 @@ class JobQueue:
                     producer, JOB_TASK, message, queue=host_queue(emission.host_id), declare=[], retry=False
                 )
 
-    def _call(self, action: Callable[[Connection], Any]) -> Any:
+    def _call(self, action: Callable[[Any], Any]) -> Any:
         try:
             if self._connection is None:
                 self._connection = self._app.connection_for_write()

@@ -14,7 +14,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from sqlalchemy import case, func, select
 
-from coordinator.version import program_version
 from common.errors import error_classes
 from common.jobstates import EDGES
 from common.telemetry import METRICS
@@ -22,6 +21,7 @@ from coordinator.hosts.models import Host, HostState
 from coordinator.jobs.models import Job, OutboxMessage
 from coordinator.points.models import Point
 from coordinator.vaults.models import Vault
+from coordinator.version import program_version
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

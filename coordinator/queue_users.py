@@ -12,7 +12,7 @@ import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import redis
 from sqlalchemy import inspect, select
@@ -126,7 +126,7 @@ class QueueUsers:
     def __init__(self, settings: QueueSettings, keys: CoordinatorKeys) -> None:
         self._keys = keys
         self._lock = threading.Lock()
-        self._client = redis.Redis.from_url(
+        self._client: Any = redis.Redis.from_url(
             settings.url,
             username=ACL_ADMIN,
             password=admin_password(settings, keys).reveal(),

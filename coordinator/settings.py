@@ -1,6 +1,6 @@
 """What can be set, with defaults. The only file of the coordinator that reads the environment.
 
-Order: arguments, then environment (`STATEWARD_…`, nested names with two underscores, as in `STATEWARD_STORAGE__ENDPOINT`),
+Order: arguments, then environment (`STATEWARD_…`, nested names with two underscores: `STATEWARD_STORAGE__ENDPOINT`),
 then the TOML file (`STATEWARD_CONFIG`, else `<data>/coordinator/stateward.toml`), then the defaults below.
 """
 
@@ -52,6 +52,9 @@ class QueueSettings(BaseModel):
     )
 
 
+_NESTED: dict[str, type[BaseModel]] = {"storage": StorageSettings, "queue": QueueSettings}
+
+
 class Settings(BaseSettings):
     """Of one coordinator process."""
 
@@ -98,8 +101,9 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        given = init_settings().get("data")
-        file = _config_file(Path(given) if given else None)
+        given = init_settings()
+        named = given.pop("config", None)
+        file = Path(named) if named else _config_file(Path(given["data"]) if given.get("data") else None)
         if file is None:
             return init_settings, env_settings
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file)
@@ -154,7 +158,7 @@ def settings_table() -> list[tuple[str, str, str]]:
     """(environment name, default, meaning) of every setting, for `--help` and the documentation."""
     rows: list[tuple[str, str, str]] = []
     for name, field in Settings.model_fields.items():
-        nested = {"storage": StorageSettings, "queue": QueueSettings}.get(name)
+        nested = _NESTED.get(name)
         if nested is not None:
             rows += [
                 (f"STATEWARD_{name}__{inner}".upper(), _shown(part.default), part.description or "")

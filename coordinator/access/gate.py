@@ -116,7 +116,7 @@ class Gate:
     async def _run(self, scope: Scope, body: bytes, receive: Receive) -> Answer:
         captured = _Captured(_SERVER_ERROR, [], bytearray())
 
-        async def capture(message: Message) -> None:  # noqa: RUF029 - ASGI wants a coroutine
+        async def capture(message: Message) -> None:
             if message["type"] == "http.response.start":
                 captured.status, captured.headers = message["status"], list(message.get("headers", ()))
             elif message["type"] == "http.response.body":

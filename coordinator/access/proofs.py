@@ -1,7 +1,7 @@
 """The proof on a host's request (a JWS like DPoP): who asks, for exactly what, and when.
 
-What it must say stands in `common.signing.request_claims`. Order is never a reason to refuse: a restored, rolled-back or
-cloned host would fall silent. A repeated request is answered from what is stored (`coordinator.access.answers`).
+What it must say stands in `common.signing.request_claims`. Order is never a reason to refuse: a restored, old or
+cloned host would fall silent. A repeated request gets its stored answer (`coordinator.access.answers`).
 """
 
 from __future__ import annotations

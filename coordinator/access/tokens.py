@@ -1,4 +1,4 @@
-"""Operators' bearer tokens: stored as SHA-256 (they are 32 random bytes: nothing to guess), asked for on loopback too."""
+"""Operators' bearer tokens: asked for on loopback too, and stored as SHA-256 (32 random bytes: nothing to guess)."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def ask_for_job(services: Services, wanted: JobCreate) -> JobView:
         if host.state != HostState.ACTIVE.value:
             raise Conflicting(
                 f"Host {host.name} is {host.state} and takes no jobs.",
-                next_step="An incomplete host needs its key confirmed on the host: `stateward-worker passphrase confirm`.",
+                next_step="An incomplete host needs its key confirmed: `stateward-worker passphrase confirm`.",
             )
         if isinstance(wanted.spec, RestoreSpec):
             _check_restore(session, wanted.spec, host)

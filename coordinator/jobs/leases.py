@@ -200,7 +200,7 @@ def _start(services: Services, session: Session, job: Job, host: Host, request_i
         job.prev_point, job.prev_sha256 = (newest.id, newest.sha256) if newest else (None, None)
 
 
-def _accepted(host_id: str) -> Select[tuple[Point]]:
+def _accepted(host_id: str) -> Select[Point]:
     return select(Point).where(Point.host_id == host_id, Point.verdict == "received").order_by(Point.seq.desc())
 
 
