@@ -20,7 +20,12 @@ fail() {
 # Prints a Python of at least 3.11: $PYTHON when it is set, else the newest found.
 find_python() {
     old=
-    for candidate in ${PYTHON:+"$PYTHON"} ${PYTHON:-python3.13 python3.12 python3.11 python3 python}; do
+    if [ -n "${PYTHON:-}" ]; then
+        set -- "$PYTHON" # a path may hold spaces; the one that was named, and no other
+    else
+        set -- python3.13 python3.12 python3.11 python3 python
+    fi
+    for candidate in "$@"; do
         command -v "$candidate" >/dev/null 2>&1 || continue
         found=$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2], sys.version_info >= (3, 11))' 2>/dev/null) ||
             continue # a pyenv shim without that version behind it
@@ -62,8 +67,9 @@ explain() {
         fail "The environment cannot be written in $(pwd)." "Run this as the owner of that folder, or in a copy of your own." 2
     elif grep -qi -e 'do not match the hashes' "$1"; then
         fail "A package that the index gave does not have the hash in the list." "Do not install it; run this again elsewhere, and tell the maintainers." 7
-    elif grep -qi -e 'connection' -e 'name resolution' -e 'timed out' -e 'max retries' -e 'ssl' -e 'proxy' "$1"; then
-        fail "The package index cannot be reached." "Check the network (and the settings of pip: proxy, index, certificates), and run this again." 6
+    elif grep -qi -e 'from versions: none' -e 'connection' -e 'name resolution' -e 'timed out' -e 'max retries' -e 'ssl' -e 'proxy' "$1"; then
+        fail "The package index cannot be reached, or has no file for this machine (Linux with glibc on x86_64 or aarch64)." \
+            "Check the network (and the settings of pip: proxy, index, certificates), and run this again." 6
     elif grep -qi -e 'no matching distribution' -e 'could not find a version' "$1"; then
         grep -i -m 1 -e 'no matching distribution' -e 'could not find a version' "$1" >&2
         fail "The package index has no file of this package for this machine." \
