@@ -24,10 +24,10 @@ step() { # step NAME COMMAND...
     printf '%s\n' "── $name"
     "$@" || failed="$failed, $name"
 }
-step 'ruff check' "$bin/ruff" check --quiet .
+step 'ruff check' "$bin/ruff" check --quiet --output-format concise .
 step 'ruff format' "$bin/ruff" format --check --quiet .
-step 'mypy on linux' "$bin/mypy" --platform linux
-step 'mypy on win32' "$bin/mypy" --platform win32
+step 'mypy on linux' "$bin/mypy" --no-error-summary --platform linux
+step 'mypy on win32' "$bin/mypy" --no-error-summary --platform win32
 step 'lint-imports' "$bin/lint-imports"
 
 [ -z "$failed" ] || printf '%s\n' "Failed so far: ${failed#, } (see above); the tests follow."
