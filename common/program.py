@@ -1,0 +1,79 @@
+"""How both programs begin and end: one place that turns errors into a sentence, a next step and an exit code.
+
+Only the `__main__` modules call this; nothing below them exits.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import click
+import typer
+
+from common.errors import Cancelled, ExitCode, StatewardError, UsageError
+
+
+def exit_code_table() -> str:
+    """For `--help`."""
+    return "\n\n".join(["Exit codes:", *(f"{code.value:>2}  {code.meaning}" for code in ExitCode)])
+
+
+def run_program(command: Callable[[], int | None], *, debug: bool, as_json: bool) -> int:
+    """Run `command` and give the exit code; whatever goes wrong is said on stderr.
+
+    With `as_json` the error is one JSON document there. A stack trace is shown with `debug` only; without it a bug's
+    trace goes into a file of this user, which the message names.
+    """
+    try:
+        return int(command() or ExitCode.DONE)
+    except typer.Exit as stop:
+        return int(stop.exit_code)
+    except StatewardError as error:
+        if debug:
+            traceback.print_exc()
+        return say(error, as_json=as_json)
+    except click.exceptions.Abort:
+        return say(Cancelled("Cancelled."), as_json=as_json)
+    except KeyboardInterrupt:
+        return say(Cancelled("Cancelled by Ctrl-C."), as_json=as_json)
+    except click.ClickException as error:
+        text = error.format_message().rstrip(".")
+        return say(UsageError(f"{text}."), as_json=as_json)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read us has gone: nothing is left to be said to
+        return ExitCode.DONE
+    except Exception as error:  # noqa: BLE001  # the last resort of a program
+        if debug:
+            traceback.print_exc()
+            return ExitCode.BUG
+        bug = StatewardError(f"Unexpected error ({type(error).__name__}); the report is {_report(error)}.")
+        return say(bug, as_json=as_json)
+
+
+def say(error: StatewardError, *, as_json: bool) -> int:
+    """Message, next step, stable code and page, on stderr."""
+    if as_json:
+        document = {"code": error.code, "message": error.message, "next_step": error.next_step, "page": error.page}
+        print(json.dumps({"error": document}), file=sys.stderr)  # noqa: T201  # the program's own voice
+    else:
+        print(f"{error.message}\n{error.next_step}\n({error.code}, see {error.page})", file=sys.stderr)  # noqa: T201
+    return error.exit_code
+
+
+def take_flags(arguments: Sequence[str], flags: Sequence[str]) -> tuple[set[str], list[str]]:
+    """Flags that may stand anywhere, and what remains. What follows `--` is left alone."""
+    end = list(arguments).index("--") if "--" in arguments else len(arguments)
+    found = {each for each in arguments[:end] if each in flags}
+    return found, [each for at, each in enumerate(arguments) if at >= end or each not in flags]
+
+
+def _report(error: BaseException) -> Path:
+    """The trace in a new file that only this user can read."""
+    with tempfile.NamedTemporaryFile("w", prefix="stateward-report-", suffix=".txt", delete=False) as file:
+        file.write("".join(traceback.format_exception(error)))
+    return Path(file.name)
