@@ -169,7 +169,7 @@ def make_app(*, access: QueueAccess, host_id: str, ca_file: str, pulse: Pulse, t
         enable_utc=True,
     )
 
-    @app.task(name=JOB_TASK, ignore_result=True, typing=False)  # type: ignore[untyped-decorator]
+    @app.task(name=JOB_TASK, ignore_result=True, typing=False, shared=False)  # type: ignore[untyped-decorator]
     def job(*args: Any, **_: Any) -> None:
         take(args[0] if len(args) == 1 and isinstance(args[0], str) else "")
 

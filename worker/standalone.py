@@ -14,7 +14,7 @@ from common.errors import ConfigInvalid, NotInitialised, NotTrusted
 from common.ids import new_ulid, new_uuid
 from common.secret import Secret
 from common.vault import names
-from common.vault.accept import index_objects, judge
+from common.vault.accept import index_objects, judge, read_pages
 from common.vault.derive import KEY_SIZE
 from common.vault.documents import Decision, HostDocument, Immutability, NamedObject
 from common.vault.hosts import (
@@ -231,7 +231,9 @@ def receive(
     Raises:
         NotTrusted: the point that was just written does not hold.
     """
-    proven = frozenset[bytes]()
+    proven = {
+        pack.sha256 for point in chain.points[-1:] for page in read_pages(store, point.head) for pack in page.packs
+    }
     verdict = judge(
         store,
         vault_id=pinned.vault_id,

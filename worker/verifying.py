@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +16,15 @@ from common.vault.keys import read_passphrase_file
 from common.vault.pages import PackRef
 from common.vault.reading import expect_sha256, read_matching
 from common.vault.store import Store
-from common.vault.tree import read_root
+from common.vault.tree import Place, read_root
 from common.vault.vaults import OpenVault, open_vault
 from worker.fetch import Fetcher
 from worker.recovery import host_name, open_host
 from worker.reporting import shown
 from worker.restore import read_entries
+
+
+BLOCKS_AT_ONCE = 32
 
 
 @dataclass(slots=True)
@@ -154,16 +156,34 @@ def _verify_tree(
         result.damaged.append({"what": shown(path), "reason": reason, "points": [stored.head.point]})
 
     with Fetcher(store, vault_id=opened.vault.id, parallel=8, cancelled=cancelled) as fetcher:
+        checked: set[bytes] = set()
+        batch: dict[bytes, tuple[Place, bytes]] = {}
         for entry, pieces in read_entries(read_root(opened.root_of(stored)), fetcher, (), fail):
             cancelled()
-            if not pieces or hashlib.sha256(entry.path).digest()[0] >= share * 256:
-                continue
-            blocks = fetcher.start({piece.place.id: piece.place for piece in pieces if piece.place}.values())()
-            for block in blocks.values():
-                if isinstance(block, Damaged):
-                    fail(entry.path, block.message)
-                    break
-                result.bytes_read += len(block)
+            for piece in pieces:
+                if piece.place is not None and piece.place.id not in checked and piece.place.id[0] < share * 256:
+                    checked.add(piece.place.id)
+                    batch[piece.place.id] = (piece.place, entry.path)
+            if len(batch) >= BLOCKS_AT_ONCE:
+                _open_blocks(fetcher, batch, fail, result)
+        _open_blocks(fetcher, batch, fail, result)
+
+
+def _open_blocks(
+    fetcher: Fetcher,
+    batch: dict[bytes, tuple[Place, bytes]],
+    fail: Callable[[bytes, str], None],
+    result: Verified,
+) -> None:
+    """Fetch and open the blocks of a batch, and empty it; a bad one is named with the first file that needs it."""
+    blocks = fetcher.start(place for place, _ in batch.values())()
+    for block_id, (place, path) in batch.items():
+        block = blocks[block_id]
+        if isinstance(block, Damaged):
+            fail(path, block.message)
+        else:
+            result.bytes_read += place.length
+    batch.clear()
 
 
 def _sampled(pack: PackRef, share: float) -> bool:
