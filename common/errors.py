@@ -270,7 +270,9 @@ class Refused(StatewardError):
 class WrongPassphrase(Refused):
     code = "wrong_passphrase"
     number = 71
-    default_next_step = "Compare the key id shown with the one on the recovery kit, and try the passphrase saved for it."
+    default_next_step = (
+        "Compare the key id shown with the one on the recovery kit, and try the passphrase saved for it."
+    )
 
 
 class StoreDenied(Refused):
@@ -284,7 +286,9 @@ class NotTrusted(Refused):
 
     code = "not_trusted"
     number = 73
-    default_next_step = "Do not go on. Compare the fingerprints with the recovery kit; somebody may have written to the vault."
+    default_next_step = (
+        "Do not go on. Compare the fingerprints with the recovery kit; somebody may have written to the vault."
+    )
 
 
 class FormatTooNew(Refused):

@@ -33,26 +33,24 @@ def run_program(command: Callable[[], int | None], *, debug: bool, as_json: bool
         return int(command() or ExitCode.DONE)
     except typer.Exit as stop:
         return int(stop.exit_code)
-    except StatewardError as error:
-        if debug:
-            traceback.print_exc()
-        return say(error, as_json=as_json)
-    except click.exceptions.Abort:
-        return say(Cancelled("Cancelled."), as_json=as_json)
-    except KeyboardInterrupt:
-        return say(Cancelled("Cancelled by Ctrl-C."), as_json=as_json)
-    except click.ClickException as error:
-        text = error.format_message().rstrip(".")
-        return say(UsageError(f"{text}."), as_json=as_json)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read us has gone: nothing is left to be said to
         return ExitCode.DONE
-    except Exception as error:  # noqa: BLE001  # the last resort of a program
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # the last resort of a program
         if debug:
             traceback.print_exc()
-            return ExitCode.BUG
-        bug = StatewardError(f"Unexpected error ({type(error).__name__}); the report is {_report(error)}.")
-        return say(bug, as_json=as_json)
+        return say(_in_words(error, debug=debug), as_json=as_json)
+
+
+def _in_words(error: BaseException, *, debug: bool) -> StatewardError:
+    if isinstance(error, StatewardError):
+        return error
+    if isinstance(error, click.exceptions.Abort | KeyboardInterrupt):
+        return Cancelled("Cancelled by Ctrl-C.")
+    if isinstance(error, click.ClickException):
+        return UsageError(f"{error.format_message().rstrip('.')}.")
+    where = "shown above" if debug else _report(error)
+    return StatewardError(f"Unexpected error ({type(error).__name__}); the report is {where}.")
 
 
 def say(error: StatewardError, *, as_json: bool) -> int:

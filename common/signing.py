@@ -60,7 +60,15 @@ def open_signed(token: str, *, kind: EnvelopeType, keys: Mapping[str, Ed25519Pub
             token,
             key,
             algorithms=["EdDSA"],
-            options={"verify_exp": False, "verify_nbf": False, "verify_iat": False, "verify_aud": False, "verify_iss": False, "verify_jti": False, "verify_sub": False},
+            options={
+                "verify_exp": False,
+                "verify_nbf": False,
+                "verify_iat": False,
+                "verify_aud": False,
+                "verify_iss": False,
+                "verify_jti": False,
+                "verify_sub": False,
+            },
         )
     except (jwt.PyJWTError, ValueError) as error:
         raise NotTrusted(f"The signature of the message does not hold ({type(error).__name__}).") from error

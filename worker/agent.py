@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from common.telemetry import get_logger
-
 from common.contracts.checkin import HostReport
+from common.telemetry import get_logger
 from worker import queue
 from worker.checkin import CheckinDeps, CheckinLoop
 from worker.client import CoordinatorClient

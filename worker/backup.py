@@ -55,7 +55,7 @@ class BackupRequest:
     lists: tuple[NamedObject, ...] = ()
     indexes: tuple[NamedObject, ...] = ()
     codec: str = ""
-    chunking: Chunking = Chunking()
+    chunking: Chunking = field(default_factory=Chunking)
     reread: bool = False
 
 
@@ -272,4 +272,3 @@ def _head(request: BackupRequest, deps: BackupDeps, report: JobReport, named: Na
         consistency=report.consistency,
         warnings=report.warnings_count,
     )
-

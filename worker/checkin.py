@@ -10,10 +10,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from common.telemetry import get_logger
-
 from common.contracts.checkin import CheckinReply, CheckinRequest, HostReport
 from common.errors import NotYet, StatewardError
+from common.telemetry import get_logger
 from worker.client import ONCE, CoordinatorClient
 from worker.inbox import Inbox, Way
 from worker.journal import Journal, Phase

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Self
 
 from common.errors import Damaged
 from common.vault import names
@@ -48,7 +49,7 @@ class Fetcher:
         self._cancelled = cancelled
         self._pool = ThreadPoolExecutor(parallel, "fetch")
 
-    def __enter__(self) -> Fetcher:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
-from common.telemetry import get_logger
 from pydantic import ValidationError
 
 from common.contracts.jobs import JobMessage
 from common.errors import NotTrusted
 from common.signing import EnvelopeType, open_signed
+from common.telemetry import get_logger
 from worker.identity import Identity
 from worker.journal import Journal, JournalledJob, Phase
 

@@ -14,7 +14,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from common.telemetry import get_logger
 from pydantic import ValidationError
 
 from common.contracts.jobs import (
@@ -44,6 +43,7 @@ from common.errors import (
 from common.ids import new_ulid
 from common.jobstates import JobState
 from common.signing import EnvelopeType, open_signed
+from common.telemetry import get_logger
 from worker.client import CoordinatorClient, Patience
 from worker.identity import Identity
 from worker.journal import Journal, JournalledJob, Phase

@@ -44,7 +44,7 @@ def reachability(endpoint: Endpoint) -> CheckResult:
     return CheckResult(name=name, outcome=Outcome.PASS, reason=f"The {endpoint.name} answers on {where}.")
 
 
-class _Unreached(Exception):  # noqa: N818 - it never leaves this module
+class _Unreached(Exception):
     def __init__(self, reason: str, next_step: str) -> None:
         super().__init__(reason)
         self.reason = reason

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from common.telemetry import get_logger
-
 from common.contracts.jobs import JobEvent, JobReport
 from common.errors import StatewardError
 from common.ids import new_ulid
 from common.jobstates import JobState
+from common.telemetry import get_logger
 from worker.jobprocess import JobProcess, Spawn
 from worker.journal import Journal, JournalledJob, Phase
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from common.contracts.jobs import BackupSpec, PreviousPoint
 from common.errors import ConfigInvalid, NotInitialised, NotTrusted
 from common.ids import new_ulid, new_uuid
@@ -32,8 +34,6 @@ from common.vault.location import VaultLocation
 from common.vault.points import StoredPoint
 from common.vault.store import ObjectMissing, Store
 from common.vault.vaults import OpenVault, create_vault, open_vault
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from worker.backup import BackupRequest
 from worker.pinned import PinnedVault, load_pinned, save_pinned, vault_folder
 from worker.runlog import Journal
@@ -252,5 +252,3 @@ def receive(
             store, vault_id=pinned.vault_id, point=verdict.point, decision=Decision.RECEIVED, signer=signer, clock=clock
         )
     return verdict.point
-
-

@@ -14,11 +14,10 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
-from common.telemetry import get_logger
-
 from common.contracts.jobs import Lease, Progress, Renewal, RenewRequest, RestoreKey, Stage, StorageCredentials
 from common.errors import Busy, Cancelled, ClockSkewed, LeaseLost, StatewardError, Unreachable
 from common.signing import unb64
+from common.telemetry import get_logger
 from worker.client import ONCE, CoordinatorClient
 from worker.journal import Journal
 

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import Self
 
 from common.errors import AlreadyExists, StatewardError
 from common.ids import new_ulid
@@ -24,7 +25,7 @@ from common.vault.derive import DomainKeys
 from common.vault.documents import NamedObject
 from common.vault.index import Index, IndexRow, read_index, write_index
 from common.vault.packs import ClosedPack, PackBuilder, PackedBlock, PackName
-from common.vault.pages import Page, PackRef, pages_of_packs
+from common.vault.pages import PackRef, Page, pages_of_packs
 from common.vault.reading import expect_sha256, read_matching
 from common.vault.store import Buffer, Store
 from common.vault.tree import Place
@@ -100,7 +101,7 @@ class Uploader:
         self._uploaders = ThreadPoolExecutor(max_in_flight, "upload")
         self._reuse()
 
-    def __enter__(self) -> Uploader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -23,7 +23,6 @@ from worker.recovery import host_name, open_host
 from worker.reporting import shown
 from worker.restore import read_entries
 
-
 BLOCKS_AT_ONCE = 32
 
 
@@ -207,9 +206,7 @@ def _records(store: Store, vault: OpenVault, host: str | None, problems: list[st
 
 
 def _points(store: Store, vault: OpenVault, record: HostRecord) -> list[FoundPoint]:
-    return points_of(
-        store, vault_id=vault.id, host=record.document.host, public=record.signing, signer=vault.signer
-    )
+    return points_of(store, vault_id=vault.id, host=record.document.host, public=record.signing, signer=vault.signer)
 
 
 def _row(found: FoundPoint, record: HostRecord) -> dict[str, Any]:
@@ -230,5 +227,3 @@ def _row(found: FoundPoint, record: HostRecord) -> dict[str, Any]:
         "verdict": found.verdict,
         "problem": found.problem,
     }
-
-

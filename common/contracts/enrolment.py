@@ -27,7 +27,7 @@ class CredentialsClaims(Contract):
     """Ed25519 public key (32 bytes) that signs jobs and this file; pinned by the host."""
     ca_pem: str = ""
     vault: VaultAccess
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = Field(default_factory=dict)
     region: str = ""
     host_pattern: str = "*"
     uses: int = 1

@@ -208,7 +208,7 @@ class JobReport(Contract):
     stored_bytes: int = 0
     packs: int = 0
     seconds: float = 0.0
-    stage_seconds: dict[str, float] = {}
+    stage_seconds: dict[str, float] = Field(default_factory=dict)
     warnings_count: int = 0
     warnings: Annotated[tuple[PathReason, ...], Field(max_length=1000)] = ()
     """The first 1,000; `warnings_count` counts all."""

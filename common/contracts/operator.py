@@ -26,7 +26,7 @@ class VaultView(Contract):
 
 
 class CredentialsCreate(Contract):
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = Field(default_factory=dict)
     region: str = ""
     host_pattern: str = "*"
     uses: Annotated[int, Field(ge=1, le=10_000)] = 1

@@ -62,13 +62,13 @@ def judge(
 
     try:
         point = read_oldest(store, key, accept)
-        if fence is not None and (point.head.epoch, point.head.fence) != fence:
-            raise NotTrusted("The point was written under another fence than the lease's.")
         pages = tuple(read_pages(store, point.head))
         for named in index_objects(store, point.head):
             read_matching(store, named.key, expect_sha256(named.key, named.sha256))
     except (Damaged, NotTrusted, FormatTooNew) as error:
         return Verdict(None, error.message)
+    if fence is not None and (point.head.epoch, point.head.fence) != fence:
+        return Verdict(None, "The point was written under another fence than the lease's.", point, pages)
     packs = [pack for page in pages for pack in page.packs]
     strangers = [pack.key for pack in packs if pack.host != host and pack.key not in foreign]
     if strangers:

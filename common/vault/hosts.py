@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -54,9 +55,7 @@ class FoundPoint:
         return names.last(self.key)
 
 
-def write_host_record(
-    document: HostDocument, *, vault_id: str, signer: Ed25519PrivateKey
-) -> tuple[str, bytes]:
+def write_host_record(document: HostDocument, *, vault_id: str, signer: Ed25519PrivateKey) -> tuple[str, bytes]:
     """(object key, bytes) of a new record; sign it with the Ed25519 key of the record before."""
     key = names.host_record(document.host, new_ulid())
     return key, write_signed("host", document, vault_id=vault_id, object_key=key, signer=signer)
@@ -84,7 +83,10 @@ def read_host(store: Store, *, vault_id: str, host: str, trusted: bytes | None =
         public = None if newest is None else newest.signing
 
         def accept(
-            raw: bytes, key: str = info.key, public: Ed25519PublicKey | None = public, before: HostRecord | None = newest
+            raw: bytes,
+            key: str = info.key,
+            public: Ed25519PublicKey | None = public,
+            before: HostRecord | None = newest,
         ) -> HostRecord:
             claimed = read_unverified(raw, HostDocument)
             signer = public or load_public_key(claimed.signing_public)
@@ -113,9 +115,7 @@ def unwrap_host(store: Store, passphrase: Secret[str], *, vault_id: str, host: s
     problem: StatewardError = Damaged(f"The vault holds no wrapped key of host {host}.")
     for info in sorted(store.list(f"keys/{host}/"), key=lambda info: names.last(info.key), reverse=True):
         try:
-            return read_matching(
-                store, info.key, lambda raw: unwrap(raw, passphrase, vault_id=vault_id, host_id=host)
-            )
+            return read_matching(store, info.key, lambda raw: unwrap(raw, passphrase, vault_id=vault_id, host_id=host))
         except (WrongPassphrase, Damaged) as error:
             problem = error
     raise problem
@@ -154,7 +154,7 @@ def gaps(points: list[FoundPoint]) -> list[str]:
     """What is missing in the chain of `seq` and `prev`: a store can hide points, but not unseen."""
     problems = []
     good = accepted(points)
-    for before, after in zip(good, good[1:], strict=False):
+    for before, after in pairwise(good):
         if after.head.seq != before.head.seq + 1:
             problems.append(f"Between seq {before.head.seq} and {after.head.seq} points are missing.")
         elif after.head.prev_sha256 != before.sha256:
@@ -202,9 +202,7 @@ def verdict_of(store: Store, *, vault_id: str, point: StoredPoint, signer: Ed255
     return verdict
 
 
-def decisions(
-    store: Store, *, vault_id: str, point: StoredPoint, signer: Ed25519PublicKey
-) -> Iterator[StateDocument]:
+def decisions(store: Store, *, vault_id: str, point: StoredPoint, signer: Ed25519PublicKey) -> Iterator[StateDocument]:
     """Signed decisions about exactly these bytes, in the order of their ULIDs; what is not signed is passed over."""
     head = point.head
     for info in store.list(f"state/{head.host}/{head.point}/"):

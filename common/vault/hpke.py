@@ -51,7 +51,9 @@ def open_sealed(seed: Secret[bytes], sealed: bytes, *, info: bytes) -> bytes:
     try:
         return _SUITE.decrypt(sealed, hpke.MLKEM768X25519PrivateKey(mlkem, x25519), info=info)
     except (InvalidTag, ValueError) as error:
-        raise NotTrusted("The sealed part does not open with this key: it was changed, or belongs elsewhere.") from error
+        raise NotTrusted(
+            "The sealed part does not open with this key: it was changed, or belongs elsewhere."
+        ) from error
 
 
 def _expand(seed: Secret[bytes]) -> tuple[MLKEM768PrivateKey, X25519PrivateKey]:

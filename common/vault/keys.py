@@ -240,5 +240,10 @@ def _stretch(passphrase: Secret[str], parameters: Argon2Parameters) -> bytes:
 
 def _aad(vault_id: str, host_id: str, key_id: str, public: bytes, parameters: Argon2Parameters) -> bytes:
     return joined(
-        b"stateward wrapping v1", uuid_bytes(vault_id), uuid_bytes(host_id), key_id.encode(), public, parameters.canonical()
+        b"stateward wrapping v1",
+        uuid_bytes(vault_id),
+        uuid_bytes(host_id),
+        key_id.encode(),
+        public,
+        parameters.canonical(),
     )

@@ -76,9 +76,7 @@ def pages_of_packs(host: str, packs: Sequence[PackRef], random_bytes: Callable[[
     return pages
 
 
-def root_page(
-    host: str, kind: PageKind, objects: Sequence[NamedObject], random_bytes: Callable[[int], bytes]
-) -> Page:
+def root_page(host: str, kind: PageKind, objects: Sequence[NamedObject], random_bytes: Callable[[int], bytes]) -> Page:
     """One page that names pages or index objects, however many."""
     records = []
     for named in objects:

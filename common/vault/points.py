@@ -76,7 +76,9 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def index_objects(self) -> tuple[NamedObject, ...]:
         """Those named in the head itself."""
-        return tuple(NamedObject(names.index(uuid_text(host), ulid_text(ulid)), sha) for host, ulid, sha in self.indexes)
+        return tuple(
+            NamedObject(names.index(uuid_text(host), ulid_text(ulid)), sha) for host, ulid, sha in self.indexes
+        )
 
 
 def index_name(named: NamedObject) -> tuple[bytes, bytes, bytes]:

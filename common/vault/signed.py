@@ -41,9 +41,7 @@ def read_unverified(raw: bytes, into: type[T]) -> T:
     return decode(_split(raw)[0], into)
 
 
-def read_signed(
-    kind: str, raw: bytes, into: type[T], *, vault_id: str, object_key: str, public: Ed25519PublicKey
-) -> T:
+def read_signed(kind: str, raw: bytes, into: type[T], *, vault_id: str, object_key: str, public: Ed25519PublicKey) -> T:
     """Raises Damaged (not such a document), FormatTooNew, NotTrusted (the signature does not hold)."""
     body, signature = _split(raw)
     try:
@@ -58,7 +56,9 @@ def decode(body: bytes | memoryview, into: type[T]) -> T:
     try:
         version = msgspec.msgpack.decode(body, type=_Versioned).v
         if version > FORMAT_VERSION:
-            raise FormatTooNew(f"This part of the vault has format version {version}; this program knows {FORMAT_VERSION}.")
+            raise FormatTooNew(
+                f"This part of the vault has format version {version}; this program knows {FORMAT_VERSION}."
+            )
         return msgspec.msgpack.decode(body, type=into)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise Damaged(f"A document of the vault is not what it should be ({error}).") from error

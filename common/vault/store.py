@@ -15,7 +15,7 @@ Contract, kept by every implementation and checked by `tests/contract/test_store
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias
@@ -82,7 +82,7 @@ class Store(Protocol):
         """Objects whose key starts with `prefix`, in byte order of the keys; lazily, page by page. No checksums."""
         ...
 
-    def versions(self, key: str) -> list[ObjectVersion]:
+    def versions(self, key: str) -> Sequence[ObjectVersion]:
         """All versions and delete markers of exactly this key, newest first; a store without versions gives one."""
         ...
 

@@ -113,9 +113,7 @@ class _Table:
         if number is None:
             number = self._blocks[place.id] = len(self._rows)
             pack = self._packs.setdefault((place.host, place.pack), len(self._packs))
-            self._rows.append(
-                _BLOCK.pack(pack, place.offset, place.length, place.plain_size, place.id, place.key)
-            )
+            self._rows.append(_BLOCK.pack(pack, place.offset, place.length, place.plain_size, place.id, place.key))
         return number
 
     def front(self) -> bytes:
@@ -143,9 +141,7 @@ class TreeBlockBuilder:
             number = HOLE if piece.place is None else self._table.add(piece.place)
             ranges += (number, piece.offset, piece.length)
         spilled = tuple(self._table.add(place) for place in range_blocks)
-        packed = msgspec.msgpack.encode(
-            msgspec.structs.replace(entry, ranges=tuple(ranges), range_blocks=spilled)
-        )
+        packed = msgspec.msgpack.encode(msgspec.structs.replace(entry, ranges=tuple(ranges), range_blocks=spilled))
         self._entries += (_LENGTH.pack(len(packed)), packed)
         self._size += len(packed) + _LENGTH.size
         size = self._size + self._table.size
@@ -241,12 +237,15 @@ def _read_front(plain: bytes) -> tuple[tuple[Place, ...], memoryview]:
     if blocks_end > len(plain):
         raise Damaged("A block of the tree is cut short.")
     view = memoryview(plain)
-    packs = [(uuid_text(host), sha) for host, sha in _PACK.iter_unpack(view[_FRONT.size : packs_end])]
+    packs: list[tuple[str, bytes]] = [
+        (uuid_text(host), sha) for host, sha in _PACK.iter_unpack(view[_FRONT.size : packs_end])
+    ]
     places = []
     for number, offset, length, plain_size, block_id, key in _BLOCK.iter_unpack(view[packs_end:blocks_end]):
         if number >= pack_count:
             raise Damaged("A block of the tree names a pack that it does not list.")
-        places.append(Place(*packs[number], offset, length, plain_size, block_id, key))
+        host, pack = packs[number]
+        places.append(Place(host, pack, offset, length, plain_size, block_id, key))
     return tuple(places), view[blocks_end:]
 
 
@@ -265,4 +264,3 @@ def _piece(places: tuple[Place, ...], number: int, offset: int, length: int) -> 
     if offset + length > place.plain_size:
         raise Damaged("An entry of the tree has a range beyond its block.")
     return Piece(place, offset, length)
-

@@ -133,7 +133,9 @@ def open_vault(store: Store, *, pinned: Pin | None = None) -> OpenVault:
     """
     document = read_vault_document(store)
     if pinned is not None and document.vault != pinned.vault_id:
-        raise NotTrusted(f"The vault here is {document.vault}, not the one this host is enrolled in ({pinned.vault_id}).")
+        raise NotTrusted(
+            f"The vault here is {document.vault}, not the one this host is enrolled in ({pinned.vault_id})."
+        )
     signer = base64.b64decode(document.signer)
     config: ConfigDocument | None = None
     sha256 = b""
@@ -155,9 +157,7 @@ def open_vault(store: Store, *, pinned: Pin | None = None) -> OpenVault:
     return OpenVault(document=document, config=config, config_sha256=sha256)
 
 
-def _next_config(
-    store: Store, vault_id: str, seq: int, signer: bytes, before: bytes
-) -> tuple[ConfigDocument, bytes]:
+def _next_config(store: Store, vault_id: str, seq: int, signer: bytes, before: bytes) -> tuple[ConfigDocument, bytes]:
     key = names.config(seq)
     public: Ed25519PublicKey = load_public_key(signer)
 

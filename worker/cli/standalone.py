@@ -159,8 +159,13 @@ def backup_command(
     elif quiet:
         typer.echo(request.point)
     else:
-        shown = {name: size(value) if name.endswith("_bytes") else value for name, value in document.items()}
-        as_rows({**shown, "warnings": report.warnings_count})
+        sizes = {
+            "logical_bytes": report.logical_bytes,
+            "new_bytes": report.new_bytes,
+            "stored_bytes": report.stored_bytes,
+        }
+        shown = {name: size(value) for name, value in sizes.items()}
+        as_rows({**document, **shown, "warnings": report.warnings_count})
         list_reasons("Could not be read, or not whole", report.warnings, report.warnings_count)
     if report.warnings_count:
         raise typer.Exit(ExitCode.WARNINGS)

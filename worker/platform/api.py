@@ -98,7 +98,7 @@ class SnapshotMode(StrEnum):
     NEVER = "never"
 
 
-class SourceUnreadable(Exception):  # noqa: N818 - named like the tree of errors
+class SourceUnreadable(Exception):
     """A file that cannot be read (whole). A warning of the backup by path and reason, never its end."""
 
     def __init__(self, path: bytes, reason: str) -> None:

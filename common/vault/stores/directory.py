@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
@@ -78,14 +78,12 @@ class DirectoryStore:
         except OSError as error:
             _translate(error, prefix)
 
-    def versions(self, key: str) -> list[ObjectVersion]:
+    def versions(self, key: str) -> Sequence[ObjectVersion]:
         try:
             info = self.head(key)
         except ObjectMissing:
             return []
-        return [
-            ObjectVersion(key=key, version=_ONLY_VERSION, size=info.size, modified=info.modified, latest=True)
-        ]
+        return [ObjectVersion(key=key, version=_ONLY_VERSION, size=info.size, modified=info.modified, latest=True)]
 
     def delete(self, key: str, *, version: str) -> None:
         if version != _ONLY_VERSION:
@@ -110,7 +108,10 @@ class DirectoryStore:
             elif key.startswith(prefix) and entry.is_file(follow_symlinks=False):
                 stat = entry.stat(follow_symlinks=False)
                 yield ObjectInfo(
-                    key=key, size=stat.st_size, modified=datetime.fromtimestamp(stat.st_mtime, UTC), version=_ONLY_VERSION
+                    key=key,
+                    size=stat.st_size,
+                    modified=datetime.fromtimestamp(stat.st_mtime, UTC),
+                    version=_ONLY_VERSION,
                 )
 
     def _path(self, key: str) -> Path:

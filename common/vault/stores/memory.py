@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -51,9 +51,7 @@ class MemoryStore:
         if found.data is None:
             raise ObjectMissing(f"The store does not hold {key}.")
         digest = hashlib.sha256(found.data).digest()
-        return ObjectInfo(
-            key=key, size=len(found.data), modified=found.modified, version=found.id, sha256=digest
-        )
+        return ObjectInfo(key=key, size=len(found.data), modified=found.modified, version=found.id, sha256=digest)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         with self._lock:
@@ -62,7 +60,7 @@ class MemoryStore:
             if version.data is not None:
                 yield ObjectInfo(key=key, size=len(version.data), modified=version.modified, version=version.id)
 
-    def versions(self, key: str) -> list[ObjectVersion]:
+    def versions(self, key: str) -> Sequence[ObjectVersion]:
         with self._lock:
             versions = list(self._objects.get(key, []))
         return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from common.errors import AlreadyExists, NoSpace, StatewardError, is_retryable
@@ -59,7 +59,7 @@ class RetryingStore:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         yield from self._retry(lambda: list(self._inner.list(prefix)))
 
-    def versions(self, key: str) -> list[ObjectVersion]:
+    def versions(self, key: str) -> Sequence[ObjectVersion]:
         return self._retry(lambda: self._inner.versions(key))
 
     def delete(self, key: str, *, version: str) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 import botocore.exceptions as aws
@@ -104,8 +104,10 @@ class S3Store:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         with self._errors(prefix):
-            pages = self._client().get_paginator("list_objects_v2").paginate(
-                Bucket=self._location.bucket, Prefix=self._prefix + prefix
+            pages = (
+                self._client()
+                .get_paginator("list_objects_v2")
+                .paginate(Bucket=self._location.bucket, Prefix=self._prefix + prefix)
             )
             for page in pages:
                 for item in page.get("Contents", []):
@@ -113,27 +115,37 @@ class S3Store:
                         key=item["Key"].removeprefix(self._prefix), size=item["Size"], modified=item["LastModified"]
                     )
 
-    def versions(self, key: str) -> list[ObjectVersion]:
+    def versions(self, key: str) -> Sequence[ObjectVersion]:
         full = self._full(key)
         found: list[ObjectVersion] = []
         with self._errors(key):
-            pages = self._client().get_paginator("list_object_versions").paginate(
-                Bucket=self._location.bucket, Prefix=full
+            pages = (
+                self._client().get_paginator("list_object_versions").paginate(Bucket=self._location.bucket, Prefix=full)
             )
             for page in pages:
-                for marker, items in ((False, page.get("Versions", [])), (True, page.get("DeleteMarkers", []))):
-                    found.extend(
-                        ObjectVersion(
-                            key=key,
-                            version=item["VersionId"],
-                            size=item.get("Size", 0),  # type: ignore[call-overload]  # a marker has none
-                            modified=item["LastModified"],
-                            latest=item["IsLatest"],
-                            delete_marker=marker,
-                        )
-                        for item in items  # type: ignore[attr-defined]  # two item types of one shape
-                        if item["Key"] == full
+                found += [
+                    ObjectVersion(
+                        key=key,
+                        version=item["VersionId"],
+                        size=item["Size"],
+                        modified=item["LastModified"],
+                        latest=item["IsLatest"],
                     )
+                    for item in page.get("Versions", [])
+                    if item["Key"] == full
+                ]
+                found += [
+                    ObjectVersion(
+                        key=key,
+                        version=marker["VersionId"],
+                        size=0,
+                        modified=marker["LastModified"],
+                        latest=marker["IsLatest"],
+                        delete_marker=True,
+                    )
+                    for marker in page.get("DeleteMarkers", [])
+                    if marker["Key"] == full
+                ]
         return sorted(found, key=lambda each: (each.latest, each.modified), reverse=True)
 
     def delete(self, key: str, *, version: str) -> None:
@@ -181,8 +193,9 @@ def s3_client(location: VaultLocation, credentials: StoreCredentials | None, con
     return session.client("s3", endpoint_url=location.endpoint, config=config)
 
 
-def _body(data: Buffer) -> bytes | bytearray:
-    return data.tobytes() if isinstance(data, memoryview) else data
+def _body(data: Buffer) -> bytes:
+    """botocore sends a bytearray as it is (its type stubs do not know), so a pack is not copied."""
+    return data.tobytes() if isinstance(data, memoryview) else cast("bytes", data)
 
 
 def _translate(error: aws.ClientError, key: str, bucket: str, where: str) -> None:
@@ -198,7 +211,9 @@ def _translate(error: aws.ClientError, key: str, bucket: str, where: str) -> Non
     if status == _BAD_REQUEST and "HTTPS" in text:
         raise TlsExpected(f"The store at {where} expects TLS.") from error
     if code in _DENIED or status == _FORBIDDEN:
-        raise StoreDenied(f"The store at {where} refused {error.operation_name} of {key or bucket} ({code}).") from error
+        raise StoreDenied(
+            f"The store at {where} refused {error.operation_name} of {key or bucket} ({code})."
+        ) from error
     raise StoreUnavailable(f"The store at {where} failed at {error.operation_name} of {key} ({code}).") from error
 
 
