@@ -21,14 +21,14 @@ from coordinator.metrics import Exposition, FleetMetrics
 from coordinator.points import routes as points
 from coordinator.service import Services
 from coordinator.vaults import routes as vaults
-from coordinator.version import program_version
+from common import __version__
 
 _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def make_app(services: Services) -> FastAPI:
     """`/v1`, `/metrics`, `/metrics/fleet` and `/openapi.json`."""
-    app = FastAPI(title="stateward", version=program_version(), docs_url=None, redoc_url=None)
+    app = FastAPI(title="stateward", version=__version__, docs_url=None, redoc_url=None)
     app.state.services = services
     for router in (
         hosts.host_side,
@@ -51,7 +51,7 @@ def make_app(services: Services) -> FastAPI:
 def _health(services: With) -> HealthView:
     """Needs no token: says that API and database answer, and nothing else."""
     with services.db.read() as session:
-        return HealthView(status="ok", version=program_version(), epoch=epoch(session), server_time=services.clock())
+        return HealthView(status="ok", version=__version__, epoch=epoch(session), server_time=services.clock())
 
 
 def _metrics(services: Services, exposition: Exposition) -> Callable[[Request], Response]:

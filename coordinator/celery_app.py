@@ -44,8 +44,6 @@ class _Quiet:
         options.update(
             protocol=2,
             driver_info=None,
-            lib_name=None,
-            lib_version=None,
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
         super().__init__(**options)

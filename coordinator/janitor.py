@@ -74,7 +74,7 @@ def settle_lost_jobs(services: Services) -> int:
     with services.db.read() as session:
         rows = session.execute(
             select(Job, Vault).join(Vault, Vault.id == Job.vault_id).where(Job.state == JobState.LOST.value)
-        ).tuples()
+        )
         lost = [(job.id, job.host_id, job.point, vault.url) for job, vault in rows]
     for job_id, host_id, point, url in lost:
         try:

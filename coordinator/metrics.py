@@ -21,7 +21,7 @@ from coordinator.hosts.models import Host, HostState
 from coordinator.jobs.models import Job, OutboxMessage
 from coordinator.points.models import Point
 from coordinator.vaults.models import Vault
-from coordinator.version import program_version
+from common import __version__
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -40,7 +40,7 @@ class ProcessMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        Gauge(*_names("build_info"), ["version"], registry=self.registry).labels(program_version()).set(1)
+        Gauge(*_names("build_info"), ["version"], registry=self.registry).labels(__version__).set(1)
         self.events = Counter(*_names("checkin_events_total"), registry=self.registry)
         self.rejected = Counter(*_names("checkin_rejected_total"), ["reason"], registry=self.registry)
         self.lost = Counter(*_names("lease_lost_total"), registry=self.registry)
@@ -118,7 +118,7 @@ def _protection(state: str, *, silent: bool, never: bool) -> str:
 
 def _jobs(session: Session) -> Iterator[Metric]:
     now, ended, pending = _gauge("jobs"), _counter("jobs_total"), _gauge("outbox_pending")
-    counted = dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).tuples())
+    counted = dict(session.execute(select(Job.state, func.count()).group_by(Job.state)))
     for state in EDGES:
         now.add_metric([state.value], counted.get(state.value, 0))
     grouped = select(Job.kind, Job.state, Job.code, func.count()).where(Job.state.in_(_ENDED))

@@ -115,5 +115,5 @@ def _unpublished(session: Session) -> list[tuple[int, Emission]]:
         .join(Job, Job.id == OutboxMessage.job_id)
         .where(OutboxMessage.published.is_(None), Job.state == JobState.QUEUED.value)
     )
-    rows = session.execute(query.order_by(OutboxMessage.id).limit(BATCH)).tuples()
+    rows = session.execute(query.order_by(OutboxMessage.id).limit(BATCH))
     return [(row_id, Emission(host_id, job_id, message)) for row_id, host_id, job_id, message in rows]

@@ -71,7 +71,7 @@ def _pending(services: Services, session: Session, host_id: str) -> tuple[str, .
     query = select(Job.message, Job.attempt, Job.expires).where(
         Job.host_id == host_id, Job.state == JobState.QUEUED.value, Job.not_before <= now
     )
-    rows = session.execute(query.order_by(Job.created).limit(_MAX_JOBS)).tuples()
+    rows = session.execute(query.order_by(Job.created).limit(_MAX_JOBS))
     return tuple(message for message, attempt, expires in rows if attempt > 0 or now <= expires)
 
 

@@ -62,7 +62,7 @@ def job_page(session: Session, *, host: str | None, state: JobState | None, curs
     if cursor:
         created, last = read_cursor(cursor)
         query = query.where(or_(Job.created < created, and_(Job.created == created, Job.id < last)))
-    rows = session.execute(query.order_by(Job.created.desc(), Job.id.desc()).limit(limit + 1)).tuples().all()
+    rows = session.execute(query.order_by(Job.created.desc(), Job.id.desc()).limit(limit + 1)).all()
     more = make_cursor(rows[limit - 1][0].created, rows[limit - 1][0].id) if len(rows) > limit else None
     return JobPage(items=tuple(job_view(job, of) for job, of in rows[:limit]), next_cursor=more)
 

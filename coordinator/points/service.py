@@ -29,7 +29,7 @@ def point_page(session: Session, *, host: str | None, cursor: str | None, limit:
     if cursor:
         received, last = read_cursor(cursor)
         query = query.where(or_(Point.received < received, and_(Point.received == received, Point.id < last)))
-    rows = session.execute(query.order_by(Point.received.desc(), Point.id.desc()).limit(limit + 1)).tuples().all()
+    rows = session.execute(query.order_by(Point.received.desc(), Point.id.desc()).limit(limit + 1)).all()
     more = make_cursor(rows[limit - 1][0].received, rows[limit - 1][0].id) if len(rows) > limit else None
     return PointPage(items=tuple(view(point, of) for point, of in rows[:limit]), next_cursor=more)
 
