@@ -1,8 +1,8 @@
 """Known answers of the vault format: computed from fixed inputs, kept in `vectors.json`, compared by `test_vectors.py`.
 
-    python tests/unit/vault/make_vectors.py
+    python tests/unit/vault/make_vectors.py [--freeze]
 
-writes the file anew. A changed value is a changed format: then `docs/vault-format.md` needs an entry under "Changes", and
+writes the file anew (with `--freeze` also what is random). A changed value is a changed format: then `docs/vault-format.md` needs an entry under "Changes", and
 old vaults need a reader. What is random when it is written (HPKE, a salt) is kept in the file and only opened here.
 """
 
@@ -344,7 +344,8 @@ SECTIONS = {
 
 def main() -> None:
     vectors: Vectors = {name: make() for name, make in SECTIONS.items()}
-    frozen = freeze()
+    keep = VECTORS.exists() and "--freeze" not in sys.argv
+    frozen = json.loads(VECTORS.read_text(encoding="utf-8"))["frozen"] if keep else freeze()
     vectors["frozen"] = frozen
     vectors["opened"] = opened(frozen)
     VECTORS.write_text(json.dumps(vectors, indent=1) + "\n", encoding="utf-8")
