@@ -38,8 +38,9 @@ class DomainKeys:
 
     @property
     def gear_seed(self) -> int:
-        """64 bits: the first 8 bytes of `K_gear`, little-endian."""
-        return int.from_bytes(self.gear[:8], "little")
+        """63 bits: the first 8 bytes of `K_gear`, little-endian, without the highest bit (pyfastcdc shifts a seed left by
+        one and fails where that does not fit 64 bits)."""
+        return int.from_bytes(self.gear[:8], "little") & (2**63 - 1)
 
 
 def derive_key(name: str, material: bytes) -> bytes:
