@@ -183,6 +183,7 @@ def consume(app: Celery) -> int:
     Only one a process at a time: Celery keeps its stop flags in a module.
     """
     setup_logging.connect(_keep_our_logging, weak=False)
+    app.set_current()  # Celery's tracer looks the task up in the thread's current application
     worker = app.WorkController(
         pool_cls="solo",
         concurrency=1,

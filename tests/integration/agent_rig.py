@@ -216,7 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             if trouble is not None and trouble.isdigit():
-                raise Refusal(int(trouble), "unreachable")
+                raise Refusal(int(trouble), "lease_lost" if trouble == "409" else "unreachable")
             answer, status, refusal = rig.serve(self.path, body, self.headers[PROOF_HEADER]), 200, None
         except Refusal as error:
             answer, status, refusal = json.dumps({"code": error.code, "detail": "Refused by the rig."}).encode(), error.status, error
