@@ -53,6 +53,8 @@ class WorkerSettings(BaseSettings):
     restore: RestoreSettings = RestoreSettings()
     start_spread_s: float = Field(default=5.0, ge=0, le=3600)
     """The agent waits a random part of this before it connects, so that a fleet does not start together."""
+    never_back_up: tuple[Path, ...] = ()
+    """Folders that no job of this host reads, such as one that a vault lies in."""
     proxy: str = ""
     """Proxy for HTTPS; empty: HTTPS_PROXY and NO_PROXY of the environment."""
 
