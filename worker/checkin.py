@@ -100,7 +100,7 @@ class CheckinLoop:
         deps = self._deps
         for rejected in reply.rejected:
             deps.journal.count("rejected_events")
-            log.warning("result rejected", event=rejected.id, reason=rejected.reason)
+            log.warning("result rejected", result=rejected.id, reason=rejected.reason)
         deps.journal.sent((*reply.accepted, *(rejected.id for rejected in reply.rejected)))
         for job_id in reply.cancels:
             job = deps.journal.job(job_id)

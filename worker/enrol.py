@@ -3,7 +3,7 @@
     credentials file → identity of the host (id, Ed25519 key)         written to enrolment.json
     → POST /v1/enrol: vault, queue, domain's secret                   written to enrolment.json
     → recovery key, host-only secret, wrapping, host record           written to enrolment.json, the recovery key sealed
-    → POST /v1/enrol/keys → values pinned → identity.json → enrolment.json and credentials file deleted
+    → vault checked and pinned → POST /v1/enrol/keys → identity.json → enrolment.json and credentials file deleted
 
 The token is used once, because repeating the first call with the same key is the same call. The recovery private key is
 never on this disk but inside the wrapping, which only the passphrase opens. Until the operator has confirmed that the
@@ -77,7 +77,7 @@ class EnrolDeps:
     client: Callable[[CredentialsClaims, str, Ed25519PrivateKey], CoordinatorClient]
     """(claims, host id, host key) → a client that proves with that key."""
     pin: Callable[[Pins], None]
-    """Keeps the pins durably; called again with the same after a crash."""
+    """Checks and keeps the pins durably; called again with the same after a crash. Raises NotTrusted."""
     report: Callable[[], HostReport]
     now: Callable[[], datetime]
     proxy: str = ""
@@ -232,7 +232,6 @@ def _send_and_trust(
 ) -> Identity:
     """The last step that talks, and the one that makes this host a registered one."""
     reply, sealed = _reply(pending), _sealed(pending)
-    answer = client.send_keys(sealed.objects, PATIENCE)
     recovery_public = unb64(sealed.recovery_public)
     deps.pin(
         Pins(
@@ -243,6 +242,7 @@ def _send_and_trust(
             host_secret=Secret(unb64(sealed.host_secret)),
         )
     )
+    answer = client.send_keys(sealed.objects, PATIENCE)
     if answer.state != ACTIVE:
         write_private(deps.state / KEYS_FILE, sealed.objects.model_dump_json().encode())
     identity = Identity(

@@ -86,7 +86,7 @@ class QuietChannel(kombu_redis.Channel):
     from_transport_options: Any = (*kombu_redis.Channel.from_transport_options, "pulse")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
         self._answered()  # to the PING
 
     def _brpop_start(self, timeout: float | None = None) -> None:

@@ -48,7 +48,7 @@ class Rig:
     def __init__(self) -> None:
         self.key = Ed25519PrivateKey.generate()
         self.host_keys: dict[str, Ed25519PublicKey] = {}
-        self.queue = QueueAccess(url="redis://127.0.0.1:1/0", user="host.none", password="none")  # noqa: S106
+        self.queue = QueueAccess(url="redis://127.0.0.1:1/0", user="host.none", password="none")
         self.clock_offset_s = 0.0
         self.requests: list[tuple[str, str, int]] = []
         """(path, instance, seq) in order of arrival."""
@@ -111,7 +111,9 @@ class Rig:
 
     # the API ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def serve(self, path: str, body: bytes, proof: str) -> bytes:
+    def serve(self, path: str, body: bytes, proof: str, trouble: str | None = None) -> bytes:
+        if trouble is not None and trouble.isdigit():
+            raise Refusal(int(trouble), "lease_lost" if trouble == "409" else "unreachable")
         claims = self._proven(path, body, proof)
         stored = (claims["iss"], claims["instance"], claims["seq"])
         with self._lock:
@@ -155,7 +157,9 @@ class Rig:
         return self.renew(job_id, request_)
 
     def _enrol(self, request: EnrolRequest) -> EnrolReply:
-        claims = open_signed(request.token, kind=EnvelopeType.CREDENTIALS, keys={key_id(self.key.public_key()): self.key.public_key()})
+        claims = open_signed(
+            request.token, kind=EnvelopeType.CREDENTIALS, keys={key_id(self.key.public_key()): self.key.public_key()}
+        )
         if self.tokens_used.setdefault(claims["jti"], request.host_key) != request.host_key:
             raise Refusal(403, "credentials_used_up")
         self.host_keys[request.host_id] = Ed25519PublicKey.from_public_bytes(unb64(request.host_key))
@@ -215,11 +219,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         try:
-            if trouble is not None and trouble.isdigit():
-                raise Refusal(int(trouble), "lease_lost" if trouble == "409" else "unreachable")
-            answer, status, refusal = rig.serve(self.path, body, self.headers[PROOF_HEADER]), 200, None
+            answer, status, refusal = rig.serve(self.path, body, self.headers[PROOF_HEADER], trouble), 200, None
         except Refusal as error:
-            answer, status, refusal = json.dumps({"code": error.code, "detail": "Refused by the rig."}).encode(), error.status, error
+            answer, status, refusal = (
+                json.dumps({"code": error.code, "detail": "Refused by the rig."}).encode(),
+                error.status,
+                error,
+            )
         if trouble == "lose":
             self.close_connection = True
             return

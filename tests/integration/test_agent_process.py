@@ -383,5 +383,3 @@ def test_a_restore_that_the_host_does_not_allow_is_refused_with_the_setting(
     assert (event.state, event.report.code) == (JobState.FAILED, "grant_refused")
     assert setting in event.report.next_step
     assert not any(renewal.restore_key for _, renewal in rig.renewals)
-
-
