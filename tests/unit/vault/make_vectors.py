@@ -2,8 +2,9 @@
 
     python tests/unit/vault/make_vectors.py [--freeze]
 
-writes the file anew (with `--freeze` also what is random). A changed value is a changed format: then `docs/vault-format.md` needs an entry under "Changes", and
-old vaults need a reader. What is random when it is written (HPKE, a salt) is kept in the file and only opened here.
+writes the file anew (with `--freeze` also what is random when it is written: HPKE, a salt; kept in the file, such objects
+are only opened here). A changed value is a changed format: then `docs/vault-format.md` needs an entry under "Changes", and
+old vaults need a reader.
 """
 
 from __future__ import annotations
