@@ -17,8 +17,9 @@ from common.errors import Cancelled, ExitCode, StatewardError, UsageError
 from coordinator.cli.context import Context
 from coordinator.cli.main import Registration, build_app
 from coordinator.cli.options import split_options
+from coordinator.embedded.commands import register as embedded
 
-EXTRAS: tuple[Registration, ...] = ()
+EXTRAS: tuple[Registration, ...] = (embedded,)
 """Commands that are registered from elsewhere: `up` and `quickstart`."""
 
 

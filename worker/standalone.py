@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.contracts.jobs import BackupSpec, PreviousPoint
-from common.errors import ConfigInvalid, NotInitialised, NotTrusted
+from common.errors import ConfigInvalid, Damaged, NotInitialised, NotTrusted, WrongPassphrase
 from common.ids import new_ulid, new_uuid
 from common.secret import Secret
 from common.vault import names
@@ -33,11 +34,13 @@ from common.vault.keys import HostKeys, new_host_keys, wrap
 from common.vault.location import VaultLocation
 from common.vault.points import StoredPoint
 from common.vault.store import ObjectMissing, Store
-from common.vault.vaults import OpenVault, create_vault, open_vault
+from common.vault.vaults import OpenVault, create_vault, open_vault, read_vault_document
 from worker.backup import BackupRequest
 from worker.pinned import PinnedVault, load_pinned, save_pinned, vault_folder
+from worker.privatefiles import make_private_folder, remove, write_private
 from worker.runlog import Journal
 
+_BEGUN = "init-begun.json"
 KNOWN_POINTS = 4
 """Of so many newest points the blocks count as known."""
 
@@ -63,36 +66,96 @@ def initialise(
         ConfigInvalid: this host is initialised in this vault already.
         WrongPassphrase: `take_over`, and it is not that host's.
     """
-    made = False
-    signer: Secret[bytes] | None = None
-    try:
-        vault = open_vault(store)
-    except ObjectMissing:
-        signer = Secret(Ed25519PrivateKey.generate().private_bytes_raw())
-        vault = create_vault(
-            store,
-            vault_id=new_uuid(),
-            name=location.bucket or (location.path.name if location.path else "vault"),
-            signer=Ed25519PrivateKey.from_private_bytes(signer.reveal()),
-            clock=clock,
-            immutability=immutability,
-        )
-        made = True
-    _refuse_second(state, vault.id)
     if take_over is not None:
+        vault, made = open_vault(store), False
+        _refuse_second(state, vault.id)
         keys = unwrap_host(store, passphrase, vault_id=vault.id, host=take_over)
         read_host(store, vault_id=vault.id, host=take_over, trusted=keys.signing_key.public_key().public_bytes_raw())
     else:
-        keys = new_host_keys(
-            vault_id=vault.id,
-            host_id=new_uuid(),
-            domains={new_uuid(): Secret(secrets.token_bytes(KEY_SIZE))},
-            vault_signer=signer,
+        begun = _begin(state, location, store)
+        made = begun.vault_signer is not None
+        vault = (
+            open_vault(store)
+            if begun.vault_signer is None
+            else _make_vault(store, location, begun, immutability, clock)
         )
-        add_host(store, keys, vault, host_name=host_name, passphrase=passphrase, clock=clock)
+        keys = _host_keys(store, begun, passphrase)
+        if not _is_added(store, keys):
+            add_host(store, keys, vault, host_name=host_name, passphrase=passphrase, clock=clock)
     pinned = PinnedVault.of(keys, url=location.url, host_name=host_name, vault=vault, domain_policy=domain_policy)
     save_pinned(state, pinned)
+    remove(state / _BEGUN)
     return pinned, made
+
+
+class _Begun(msgspec.Struct, frozen=True, kw_only=True):
+    """An `init` that has not ended: were the signer lost in a crash, nobody could sign for the vault any more. The
+    recovery seed is not here: no disk of a host has it."""
+
+    url: str
+    vault: str
+    host: str
+    vault_signer: bytes | None
+
+
+def _begin(state: Path, location: VaultLocation, store: Store) -> _Begun:
+    """The ids and the signer of this `init`, written down before they are used: those of one that was interrupted, or
+    new ones. There is a signer when there was no vault."""
+    try:
+        found = read_vault_document(store).vault
+        _refuse_second(state, found)
+    except ObjectMissing:
+        found = ""
+    try:
+        begun = msgspec.json.decode((state / _BEGUN).read_bytes(), type=_Begun)
+    except (OSError, msgspec.MsgspecError):
+        begun = None
+    if begun is None or begun.url != location.url or (found and begun.vault != found):
+        signer = None if found else Ed25519PrivateKey.generate().private_bytes_raw()
+        begun = _Begun(url=location.url, vault=found or new_uuid(), host=new_uuid(), vault_signer=signer)
+        make_private_folder(state)
+        write_private(state / _BEGUN, msgspec.json.encode(begun))
+    return begun
+
+
+def _make_vault(
+    store: Store, location: VaultLocation, begun: _Begun, immutability: Immutability, clock: Callable[[], datetime]
+) -> OpenVault:
+    return create_vault(
+        store,
+        vault_id=begun.vault,
+        name=location.bucket or (location.path.name if location.path else "vault"),
+        signer=Ed25519PrivateKey.from_private_bytes(begun.vault_signer or b""),
+        clock=clock,
+        immutability=immutability,
+    )
+
+
+def _host_keys(store: Store, begun: _Begun, passphrase: Secret[str]) -> HostKeys:
+    """The keys that an interrupted `init` has wrapped already, else new ones."""
+    host = begun.host
+    try:
+        return unwrap_host(store, passphrase, vault_id=begun.vault, host=host)
+    except WrongPassphrase:
+        host = new_uuid()  # that init was given another passphrase: its host has no record and counts for nothing
+    except Damaged:
+        pass
+    return new_host_keys(
+        vault_id=begun.vault,
+        host_id=host,
+        domains={new_uuid(): Secret(secrets.token_bytes(KEY_SIZE))},
+        vault_signer=None if begun.vault_signer is None else Secret(begun.vault_signer),
+    )
+
+
+def _is_added(store: Store, keys: HostKeys) -> bool:
+    """Whether an interrupted `init` got as far as the host's record."""
+    public = keys.signing_key.public_key().public_bytes_raw()
+    try:
+        read_host(store, vault_id=keys.vault_id, host=keys.host_id, trusted=public)
+    except NotTrusted:
+        return False
+    return True
 
 
 def add_host(

@@ -1,7 +1,7 @@
-"""The embedded store: one SeaweedFS on loopback, S3 and STS on one port, with two users.
+"""The embedded store: one SeaweedFS on loopback, S3 and STS on one port, with three users.
 
 `janitor` administers (buckets, versions, locks, deletion); `broker` may put and get, and is the only one whom the role
-`worker` trusts: a worker's session is narrowed from it. There is no anonymous access. What the embedded store does not
+`worker` trusts: a worker's session is narrowed from it; `recovery` may read and list, for `stateward-worker recover`. There is no anonymous access. What the embedded store does not
 protect from: another program of the same machine that speaks gRPC to its filer (see `-filer.disableHttp`); immutability
 is proven on MinIO.
 
@@ -52,6 +52,8 @@ class StoreAccess:
     janitor_secret: Secret[str]
     broker_key: str
     broker_secret: Secret[str]
+    recovery_key: str
+    recovery_secret: Secret[str]
     role_arn: str
 
     def janitor(self) -> S3Client:
@@ -193,6 +195,8 @@ def _access(ports: tuple[int, ...], kept: dict[str, Any]) -> StoreAccess:
         janitor_secret=Secret(kept["janitor_secret"]),
         broker_key=kept["broker_key"],
         broker_secret=Secret(kept["broker_secret"]),
+        recovery_key=kept["recovery_key"],
+        recovery_secret=Secret(kept["recovery_secret"]),
         role_arn=ROLE_ARN,
     )
 
@@ -209,6 +213,8 @@ def _secrets(path: Path) -> dict[str, Any]:
             "janitor_secret": secrets.token_urlsafe(32),
             "broker_key": secrets.token_hex(10).upper(),
             "broker_secret": secrets.token_urlsafe(32),
+            "recovery_key": secrets.token_hex(10).upper(),
+            "recovery_secret": secrets.token_urlsafe(32),
             "signing_key": base64.b64encode(secrets.token_bytes(32)).decode(),
         }
         write_json(path, kept)
@@ -220,7 +226,13 @@ def _users(kept: dict[str, Any]) -> dict[str, Any]:
         credentials = [{"accessKey": kept[f"{name}_key"], "secretKey": kept[f"{name}_secret"]}]
         return {"name": name, "credentials": credentials, "actions": actions}
 
-    return {"identities": [user("janitor", ["Admin"]), user("broker", ["Read", "Write"])]}
+    return {
+        "identities": [
+            user("janitor", ["Admin"]),
+            user("broker", ["Read", "Write"]),
+            user("recovery", ["Read", "List"]),
+        ]
+    }
 
 
 def _roles(kept: dict[str, Any]) -> dict[str, Any]:

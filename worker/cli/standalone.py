@@ -16,6 +16,7 @@ from common.vault.location import VaultLocation
 from worker.backup import BackupDeps, run_backup
 from worker.check import CheckPlan, Endpoint, checks, raise_on_failure
 from worker.cli import opening
+from worker.cli.comparing import compare_command
 from worker.cli.opening import Host, Json, PassphraseFile, Point, Quiet, State, Vault
 from worker.cli.terminal import Interrupt, as_rows, list_reasons, progress_shown, size
 from worker.onlyone import only_one
@@ -37,6 +38,7 @@ def add_standalone_commands(app: typer.Typer) -> None:
     app.command("backup")(backup_command)
     app.command("recover")(recover_command)
     app.command("check")(check_command)
+    app.command("compare", hidden=True)(compare_command)
 
 
 def init_command(
