@@ -28,8 +28,8 @@ from coordinator.vaults.service import finish_vault, unfinished_vaults
 
 log = get_logger(__name__)
 
-API_SILENT = timedelta(seconds=30)
-"""No API process said for so long that it takes renewals: lease clocks stand still."""
+_API_SILENT = 3
+"""So many of its notes the API has missed when it counts as down: lease clocks stand still."""
 _EVENTS_KEPT = timedelta(days=30)
 _FORGET_S = 60.0
 _REPAIR_S = 60.0
@@ -54,7 +54,7 @@ def end_stale_leases(services: Services) -> int:
     ended = 0
     with services.db.write() as session:
         alive = api_alive(session)
-        if alive is None or now - alive > API_SILENT:
+        if alive is None or now - alive > timedelta(seconds=_API_SILENT * services.settings.alive_s):
             return 0
         limit = now - timedelta(seconds=services.settings.lost_after_s)
         holding = select(Job).where(Job.state.in_([state.value for state in HOLDING]), Job.renewed < limit)

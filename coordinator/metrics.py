@@ -118,7 +118,8 @@ def _protection(state: str, *, silent: bool, never: bool) -> str:
 
 def _jobs(session: Session) -> Iterator[Metric]:
     now, ended, pending = _gauge("jobs"), _counter("jobs_total"), _gauge("outbox_pending")
-    counted = dict(session.execute(select(Job.state, func.count()).group_by(Job.state)))
+    by_state = session.execute(select(Job.state, func.count()).group_by(Job.state))
+    counted = {state: count for state, count in by_state}  # noqa: C416 - rows are no pairs for `dict`
     for state in EDGES:
         now.add_metric([state.value], counted.get(state.value, 0))
     grouped = select(Job.kind, Job.state, Job.code, func.count()).where(Job.state.in_(_ENDED))

@@ -37,7 +37,6 @@ from coordinator.storage import Storage
 
 log = get_logger(__name__)
 
-_ALIVE_S = 10.0
 _GRACE_S = 10
 
 
@@ -163,7 +162,7 @@ def _loops(services: Services, roles: Collection[Role]) -> tuple[Loop, ...]:
     loops: list[Loop] = []
     if Role.API in roles:
         restart_lease_clocks(services)
-        loops.append(Loop("alive", lambda: _say_alive(services), _ALIVE_S))
+        loops.append(Loop("alive", lambda: _say_alive(services), services.settings.alive_s))
     if Role.SCHEDULER in roles:
         loops += scheduler_loops(services)
     if Role.JANITOR in roles:

@@ -82,6 +82,7 @@ class Settings(BaseSettings):
     janitor_s: float = Field(default=1.0, gt=0, description="pause between two rounds of the janitor")
     publish_s: float = Field(default=1.0, gt=0, description="pause between two looks at the outbox")
     sweep_s: float = Field(default=30.0, gt=0, description="pause between two sweeps for messages that got lost")
+    alive_s: float = Field(default=10.0, gt=0, description="how often the API notes that it takes renewals")
     metrics_networks: tuple[str, ...] = Field(default=(), description="networks that may read /metrics without a token")
     max_body_bytes: int = Field(default=4_000_000, ge=65_536, description="longest request body taken")
     log_json: bool = Field(default=False, description="logs as JSON lines")

@@ -115,7 +115,15 @@ def settings_for(folder: Path, valkey: QueueAccess | None, seaweedfs: StoreAcces
         "role_arn": seaweedfs.role_arn,
     }
     return Settings(
-        **{"data": folder, "listen_port": 0, "janitor_s": 0.2, "publish_s": 0.2, "storage": storage, "queue": queue}
+        **{
+            "data": folder,
+            "listen_port": 0,
+            "janitor_s": 0.2,
+            "publish_s": 0.2,
+            "alive_s": 0.5,
+            "storage": storage,
+            "queue": queue,
+        }
         | changes
     )
 
@@ -147,6 +155,7 @@ class Host:
     name: str = "alpha"
     agent: str = "agent1"
     seq: int = 0
+    token: str = ""
     enrolled: EnrolReply | None = None
     keys: HostKeys | None = None
     passphrase: Secret[str] = field(default_factory=generate_passphrase)
@@ -181,11 +190,16 @@ class Host:
         return into.model_validate_json(answer.content)
 
     def enrol(self, token: str) -> EnrolReply:
+        self.token = token
         request = EnrolRequest(
             token=token, host_id=self.id, host_key=b64(self.key.public_key().public_bytes_raw()), report=self.report
         )
         self.enrolled = self.call("/v1/enrol", request, EnrolReply)
         return self.enrolled
+
+    def enrol_again(self) -> EnrolReply:
+        """Repeats the registration, which needs no use of the file."""
+        return self.enrol(self.token)
 
     def send_keys(self, key_saved: str | None = "confirmed") -> KeysReply:
         assert self.enrolled is not None
