@@ -106,6 +106,7 @@ class Agent:
         self._checkin.stop()
         for thread in threads:
             thread.join(JOIN_S)
+        deps.client.close()
         log.info("agent stopped")
         return 0
 

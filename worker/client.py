@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -69,7 +70,7 @@ def make_http(*, ca_pem: str, proxy: str, timeout_s: float = 30.0) -> httpx.Clie
 
 
 class CoordinatorClient:
-    """Threads share it. `sleep` ends early when the process is to stop; `random` gives numbers in [0, 1)."""
+    """Threads share it; `close` it at the end. `sleep` ends early when the process is to stop; `random` is in [0, 1)."""
 
     def __init__(
         self,
@@ -85,6 +86,15 @@ class CoordinatorClient:
         self._prover = prover
         self._sleep = sleep
         self._random = random
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
 
     @property
     def prover(self) -> Prover:

@@ -1,4 +1,4 @@
-"""The vault credentials file: `{"stateward": "vault credentials", "token": "<JWS>", …}`.
+"""The vault credentials file: `{"stateward": "vault credentials", "token": "<JWS>", …}`, or the bare token.
 
 Only the token counts; what stands beside it is for people. It is signed with the coordinator's key that it names, so an
 edited file is found here. Whether this coordinator made it, and whether a use is left, the coordinator itself says.
@@ -7,6 +7,7 @@ edited file is found here. Whether this coordinator made it, and whether a use i
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,6 +22,7 @@ from common.signing import EnvelopeType, key_id, load_public_key, open_signed, u
 MARK = "vault credentials"
 MAX_FILE = 1024 * 1024
 SKEW_S = 300.0
+_JWS = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

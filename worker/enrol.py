@@ -109,10 +109,10 @@ def register(
     if identity is None:
         pending = pending or _begin(credentials, deps)
         claims = open_token(pending.token)
-        client = deps.client(claims, pending.host_id, _key(pending))
-        enrolled = _enrol(pending, claims, client, deps, region)
-        sealed = _seal(enrolled, passphrase, claims, deps)
-        identity = _send_and_trust(sealed, claims, client, deps)
+        with deps.client(claims, pending.host_id, _key(pending)) as client:
+            enrolled = _enrol(pending, claims, client, deps, region)
+            sealed = _seal(enrolled, passphrase, claims, deps)
+            identity = _send_and_trust(sealed, claims, client, deps)
     elif pending is not None and open_token(pending.token).jti != identity.token_id:
         raise Conflicting(f"This host is registered already, with vault {identity.vault.name}.")
     _clean_up(credentials, identity, deps)
@@ -137,8 +137,9 @@ def confirm(key_saved: str, deps: EnrolDeps) -> Registration:
     if identity.state == ACTIVE:
         return _told(identity)
     objects = _saved_objects(deps.state)
-    client = deps.client(_claims_of(identity), identity.host_id, identity.key())
-    reply = client.send_keys(objects.model_copy(update={"key_saved": identity.recovery_fingerprint}), PATIENCE)
+    saying = objects.model_copy(update={"key_saved": identity.recovery_fingerprint})
+    with deps.client(_claims_of(identity), identity.host_id, identity.key()) as client:
+        reply = client.send_keys(saying, PATIENCE)
     identity = identity.model_copy(update={"state": reply.state})
     save_identity(deps.state, identity)
     if identity.state == ACTIVE:

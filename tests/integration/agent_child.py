@@ -80,7 +80,8 @@ def main() -> None:
         deps = compose.job_deps(
             settings, journal, instance=options.instance, stopping=stopping, works=ScriptedWorks(settings.state)
         )
-        jobrun.run_job(options.job_id, deps)
+        with deps.client:
+            jobrun.run_job(options.job_id, deps)
 
 
 if __name__ == "__main__":

@@ -106,8 +106,9 @@ def run_job_command(
     watch_pipe(io.FileIO(sys.stdin.fileno(), closefd=False), stop)
     lock = settings.state / compose.JOB_LOCK
     with only_one(lock, what="Another job runs on this state folder", wait_s=JOB_LOCK_WAIT_S):
-        works = FleetWorks(settings)
-        run_job(job_id, compose.job_deps(settings, journal, instance=instance, stopping=stopping, works=works))
+        deps = compose.job_deps(settings, journal, instance=instance, stopping=stopping, works=FleetWorks(settings))
+        with deps.client:
+            run_job(job_id, deps)
 
 
 def status_command(state: State = None, as_json: Json = False) -> None:  # noqa: FBT002  typer
