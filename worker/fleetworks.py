@@ -6,11 +6,8 @@ import os
 import random
 import secrets
 import shutil
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as TookTooLong
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -45,13 +42,11 @@ from worker.restore import RestoreDeps, RestoreRequest, run_restore
 from worker.settings import WorkerSettings
 from worker.target import Conflict
 from worker.tether import Tether
+from worker.verification import VERIFICATION, VERIFY_S, Verification
 
 PATIENCE_S = 120.0
-VERIFY_S = 30.0
-"""The verification of installed packages runs beside the upload and may take so long."""
 CHECK_VERIFY_S = 600.0
 MIN_FREE = 256 * 1024 * 1024
-_VERIFICATION = "package_verification"
 
 
 class FleetWorks:
@@ -69,7 +64,9 @@ class FleetWorks:
             vault_folder(self._settings.state, pinned.vault_id) / "run.lock",
             what="Another backup of this host into this vault runs",
         ):
-            verification = _Verification(self._slow_check(), wanted=spec.system_state)
+            verification = Verification(self._settings.state, self._verify_packages, clock=time.time)
+            if spec.system_state:
+                verification.begin()
             try:
                 results = self._precheck(lease, tether)
                 request = BackupRequest(
@@ -164,40 +161,12 @@ class FleetWorks:
             cancelled=tether.cancelled,
         )
 
-    def _slow_check(self) -> Callable[[Callable[[], bool]], CheckResult | None]:
-        host, folder = self._host, self._settings.state
-
-        def run(cancelled: Callable[[], bool]) -> CheckResult | None:
-            plan = CheckPlan(folder=folder, verify_timeout_s=VERIFY_S, cancelled=cancelled)
-            for name, check in checks(host, plan):
-                if name == _VERIFICATION:
-                    return check()
-            return None
-
-        return run
-
-
-class _Verification:
-    """The slow precheck, running beside the backup. It warns at most, so the backup need not wait for it to begin."""
-
-    def __init__(self, run: Callable[[Callable[[], bool]], CheckResult | None], *, wanted: bool) -> None:
-        self._ended = threading.Event()
-        self._pool = ThreadPoolExecutor(1, "verify")
-        self._future: Future[CheckResult | None] | None = self._pool.submit(run, self._ended.is_set) if wanted else None
-
-    def result(self) -> list[CheckResult]:
-        """What it found, or that it did not end in time."""
-        if self._future is None:
-            return []
-        try:
-            found = self._future.result(VERIFY_S)
-        except (TookTooLong, Cancelled):
-            found = CheckResult(name=_VERIFICATION, outcome=Outcome.WARN, reason="It did not end in time.")
-        return [] if found is None else [found]
-
-    def end(self) -> None:
-        self._ended.set()
-        self._pool.shutdown(wait=True)
+    def _verify_packages(self, cancelled: Callable[[], bool]) -> CheckResult | None:
+        plan = CheckPlan(folder=self._settings.state, verify_timeout_s=VERIFY_S, cancelled=cancelled)
+        for name, run in checks(self._host, plan):
+            if name == VERIFICATION:
+                return run()
+        return None
 
 
 def _store(lease: Lease, tether: Tether) -> Store:

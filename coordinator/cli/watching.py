@@ -17,8 +17,10 @@ PATIENCE = 60
 """Polls without an answer that are borne: the coordinator may be restarting."""
 
 
-def watch_job(context: Context, api: ApiClient, job_id: str) -> JobView:
-    """Follow the job to its end; the last view of it."""
+def watch_job(context: Context, api: ApiClient, job_id: str, *, documents: bool = True) -> JobView:
+    """Follow the job to its end; the last view of it. Without `documents` nothing is printed with --json."""
+    if context.options.json and not documents:
+        return _the_last(list(_views(context, api, job_id))[-1])
     if context.options.json:
         return _documents(context, _views(context, api, job_id))
     if context.options.quiet or not context.messages.is_terminal:

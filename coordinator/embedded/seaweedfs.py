@@ -1,9 +1,9 @@
 """The embedded store: one SeaweedFS on loopback, S3 and STS on one port, with three users.
 
 `janitor` administers (buckets, versions, locks, deletion); `broker` may put and get, and is the only one whom the role
-`worker` trusts: a worker's session is narrowed from it; `recovery` may read and list, for `stateward-worker recover`. There is no anonymous access. What the embedded store does not
-protect from: another program of the same machine that speaks gRPC to its filer (see `-filer.disableHttp`); immutability
-is proven on MinIO.
+`worker` trusts: a worker's session is narrowed from it; `recovery` may read and list, for `stateward-worker recover`.
+There is no anonymous access. What the embedded store does not protect from: another program of the same machine that
+speaks gRPC to its filer (see `-filer.disableHttp`); immutability is proven on MinIO.
 
 It is started in its own folder with relative paths, because a comma in `-dir` would split it, and with an environment
 of its own, because `WEED_*` variables and `~/.seaweedfs` would configure it.

@@ -156,7 +156,7 @@ def _restore(ours: Context, running: Running, point: str) -> JobView:
 
 
 def _wait(ours: Context, running: Running, job: JobView) -> JobView:
-    done = watch_job(ours, running.api, job.id)
+    done = watch_job(ours, running.api, job.id, documents=False)
     if done.state in {JobState.COMPLETED, JobState.COMPLETED_WITH_WARNINGS}:
         return done
     known = {cls.code: cls for cls in error_classes()}
