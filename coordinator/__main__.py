@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-import click
 import typer
 from rich.console import Console
 
@@ -32,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
     messages = Console(stderr=True, soft_wrap=True)
     try:
         return _call(arguments, messages)
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         return int(error.exit_code)
     except BrokenPipeError:
         return int(ExitCode.DONE)
@@ -53,9 +52,10 @@ def _call(arguments: Sequence[str], messages: Console) -> int:
 def _as_ours(error: BaseException) -> StatewardError:
     if isinstance(error, StatewardError):
         return error
-    if isinstance(error, click.ClickException):
-        return UsageError(error.format_message())
-    if isinstance(error, KeyboardInterrupt | click.exceptions.Abort):
+    explain = getattr(error, "format_message", None)
+    if explain is not None:  # typer's own, of what was typed
+        return UsageError(explain())
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
         return Cancelled("Ended by Ctrl-C.")
     return StatewardError(f"Unexpected error: {type(error).__name__}: {error}")
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from fastapi import FastAPI, Request
 from starlette.responses import PlainTextResponse, Response
 
+from common import __version__
 from common.contracts.operator import HealthView
 from common.errors import NotAuthenticated
 from coordinator import problems
@@ -21,7 +22,6 @@ from coordinator.metrics import Exposition, FleetMetrics
 from coordinator.points import routes as points
 from coordinator.service import Services
 from coordinator.vaults import routes as vaults
-from common import __version__
 
 _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 

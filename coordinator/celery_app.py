@@ -17,7 +17,9 @@ from kombu.entity import Exchange, Queue
 from kombu.exceptions import KombuError, OperationalError
 from kombu.messaging import Producer
 from kombu.transport import redis as kombu_redis
+from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
 
 from common.contracts.queue import JOB_TASK, queue_name
 from common.errors import QueueUnavailable
@@ -44,6 +46,7 @@ class _Quiet:
         options.update(
             protocol=2,
             driver_info=None,
+            retry=Retry(NoBackoff(), 0),  # the outbox is tried again: nothing waits inside a publish
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
         super().__init__(**options)

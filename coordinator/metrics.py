@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from sqlalchemy import case, func, select
 
+from common import __version__
 from common.errors import error_classes
 from common.jobstates import EDGES
 from common.telemetry import METRICS
@@ -21,7 +22,6 @@ from coordinator.hosts.models import Host, HostState
 from coordinator.jobs.models import Job, OutboxMessage
 from coordinator.points.models import Point
 from coordinator.vaults.models import Vault
-from common import __version__
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from sqlalchemy import inspect, select
 
 from common.contracts.queue import queue_name
@@ -133,6 +135,7 @@ class QueueUsers:
             socket_timeout=5,
             socket_connect_timeout=5,
             driver_info=None,
+            retry=Retry(NoBackoff(), 1),
             protocol=2,
         )
 

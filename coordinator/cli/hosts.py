@@ -7,7 +7,7 @@ import typer
 from common.contracts.operator import HostView
 from coordinator.cli.context import context_of
 
-app = typer.Typer(help="Hosts: look, remove.", no_args_is_help=True)
+app = typer.Typer(help="Hosts: look, remove.")
 
 
 @app.command("list")

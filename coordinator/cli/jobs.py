@@ -15,7 +15,7 @@ from coordinator.cli.context import Context, context_of, size
 from coordinator.cli.watching import exit_code_of, watch_job
 from coordinator.client import ApiClient
 
-app = typer.Typer(help="Jobs: look, watch, cancel.", no_args_is_help=True)
+app = typer.Typer(help="Jobs: look, watch, cancel.")
 
 
 @app.command("list")

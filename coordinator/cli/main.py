@@ -20,7 +20,6 @@ def build_app(extras: Sequence[Registration] = ()) -> typer.Typer:
     app = typer.Typer(
         help="Back up a fleet's system state into immutable S3 vaults.",
         epilog=_epilog(),
-        no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         add_completion=True,

@@ -8,7 +8,7 @@ import typer
 
 from coordinator.cli.context import context_of, size
 
-app = typer.Typer(help="Recovery points: look.", no_args_is_help=True)
+app = typer.Typer(help="Recovery points: look.")
 
 
 @app.command("list")

@@ -13,7 +13,7 @@ from coordinator.cli.checked import checked
 from coordinator.cli.context import context_of
 from coordinator.keys import write_private
 
-app = typer.Typer(help="Vaults: make, look, hand out credentials.", no_args_is_help=True)
+app = typer.Typer(help="Vaults: make, look, hand out credentials.")
 
 _DAY_S = 86_400
 

@@ -25,10 +25,11 @@ from common.errors import (
     Damaged,
     NotTrusted,
     QueueUnavailable,
+    Refused,
     RequestInvalid,
 )
 from common.ids import is_ulid
-from common.signing import b64, load_public_key, unb64
+from common.signing import b64, fingerprint, load_public_key, unb64
 from common.telemetry import get_logger
 from common.vault.documents import HostDocument
 from common.vault.hosts import check_host_record
@@ -77,7 +78,7 @@ def take_keys(services: Services, host_id: str, request: KeysRequest) -> KeysRep
 
     Raises:
         RequestInvalid: the objects' keys are not this host's.
-        NotTrusted: the record is not signed by the host's key.
+        NotTrusted: the record is not signed by the host's key; Refused: another key's fingerprint was confirmed.
     """
     with services.db.read() as session:
         host = find_host(session, host_id)
@@ -86,6 +87,11 @@ def take_keys(services: Services, host_id: str, request: KeysRequest) -> KeysRep
     if not _is_record(request.host_object_key, host_id) or not _is_wrapping(request.wrapping_key, host_id):
         raise RequestInvalid("Field host_object_key or wrapping_key is not below this host's own prefix.")
     document = _checked_record(record, request.host_object_key, host, vault)
+    if request.key_saved is not None and request.key_saved != fingerprint(document.recovery_public):
+        raise Refused(
+            "The fingerprint that was confirmed is not that of the host's recovery key.",
+            next_step="Compare it with the recovery kit, and confirm the key that is written there.",
+        )
     store = services.storage.store(vault.url)
     _put_once(store, request.wrapping_key, wrapping)
     _put_once(store, request.host_object_key, record)

@@ -19,7 +19,7 @@ log = get_logger(__name__)
 _KEPT_CHARACTERS = 500
 
 
-class Rejected(Exception):  # noqa: N818 - said to the host, not an error of ours
+class Rejected(Exception):
     """The event can never be taken in; the host need not send it again."""
 
     def __init__(self, label: str, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -27,10 +28,10 @@ from common.ids import new_ulid, new_uuid
 from common.jobstates import JobState
 from common.secret import Secret
 from common.signing import PROOF_HEADER, EnvelopeType, b64, request_claims, sign, unb64
+from common.vault import names
 from common.vault.documents import HostDocument
 from common.vault.hosts import write_host_record
 from common.vault.keys import HostKeys, generate_passphrase, new_host_keys, wrap
-from common.vault import names
 from coordinator.client import ApiClient
 from coordinator.embedded import QueueAccess, StoreAccess
 from coordinator.serve import ALL_ROLES, Role, serve
@@ -66,7 +67,7 @@ def running(settings: Settings, clock: Clock, roles: frozenset[Role] = ALL_ROLES
     """`serve` in a thread, as the program runs it, and an API client of its administrator."""
     stop, ready = threading.Event(), threading.Event()
     urls: list[str] = []
-    failed: list[BaseException] = []
+    failed: list[Exception] = []
 
     def on_ready(url: str) -> None:
         urls.append(url)
@@ -75,7 +76,7 @@ def running(settings: Settings, clock: Clock, roles: frozenset[Role] = ALL_ROLES
     def target() -> None:
         try:
             serve(settings, clock=clock, roles=roles, ready=on_ready, stop=stop)
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - the test thread raises it
             failed.append(error)
         finally:
             ready.set()
@@ -128,20 +129,26 @@ def settings_for(folder: Path, valkey: QueueAccess | None, seaweedfs: StoreAcces
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def coordinator(tmp_path: Path, valkey: QueueAccess, seaweedfs: StoreAccess, clock: Clock) -> Iterator[Coordinator]:
-    with running(settings_for(tmp_path / "data", valkey, seaweedfs), clock) as coordinator:
+@pytest.fixture(scope="module")
+def coordinator(
+    tmp_path_factory: pytest.TempPathFactory, valkey: QueueAccess, seaweedfs: StoreAccess, clock: Clock
+) -> Iterator[Coordinator]:
+    """One a module, as is its vault: each bucket costs SeaweedFS several volumes. A test pushes the clock on only."""
+    with running(settings_for(tmp_path_factory.mktemp("coordinator"), valkey, seaweedfs), clock) as coordinator:
         yield coordinator
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def vault(coordinator: Coordinator) -> VaultView:
     return coordinator.api.create_vault(VaultCreate(name="Main"))
+
+
+_numbers = itertools.count(1)
 
 
 @dataclass
@@ -152,7 +159,7 @@ class Host:
     clock: Clock
     id: str = field(default_factory=new_uuid)
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
-    name: str = "alpha"
+    name: str = field(default_factory=lambda: f"host-{next(_numbers)}")
     agent: str = "agent1"
     seq: int = 0
     token: str = ""
@@ -201,7 +208,7 @@ class Host:
         """Repeats the registration, which needs no use of the file."""
         return self.enrol(self.token)
 
-    def send_keys(self, key_saved: str | None = "confirmed") -> KeysReply:
+    def send_keys(self, *, saved: bool = True) -> KeysReply:
         assert self.enrolled is not None
         vault_id = self.enrolled.vault.vault_id
         if self.keys is None:
@@ -232,7 +239,7 @@ class Host:
             host_object=b64(record),
             wrapping_key=names.wrapping(self.id, self.keys.key_id, new_ulid()),
             wrapping=b64(wrap(self.keys, self.passphrase)),
-            key_saved=key_saved,
+            key_saved=self.keys.fingerprint if saved else None,
         )
         return self.call("/v1/enrol/keys", request, KeysReply)
 
@@ -292,9 +299,9 @@ def host(coordinator: Coordinator, vault: VaultView) -> Host:
     return enrolled_host(coordinator, vault)
 
 
-def enrolled_host(coordinator: Coordinator, vault: VaultView, name: str = "alpha") -> Host:
+def enrolled_host(coordinator: Coordinator, vault: VaultView) -> Host:
     """Registered, with its keys in the vault, active."""
-    host = Host(coordinator.url, coordinator.clock, name=name)
+    host = Host(coordinator.url, coordinator.clock)
     host.enrol(coordinator.api.create_credentials(vault.name, CredentialsCreate()).token)
     assert host.send_keys().state == "active"
     return host

@@ -68,7 +68,7 @@ def test_a_vault_is_a_bucket_with_versions_and_lock(coordinator: Coordinator, se
     assert keys == ["config/0000000001", "vault.json"]
     with pytest.raises(Conflicting):
         coordinator.api.create_vault(VaultCreate(name="Ab-"))
-    assert [each.name for each in coordinator.api.vaults()] == ["Ab-"]
+    assert "Ab-" in [each.name for each in coordinator.api.vaults()]
     with pytest.raises(VaultNotFound):
         coordinator.api.vault("none")
     with pytest.raises(HostNotFound):
@@ -93,10 +93,10 @@ def test_enrolling_again_with_the_same_key_takes_no_second_use(coordinator: Coor
     first = Host(coordinator.url, coordinator.clock)
     reply = first.enrol(token)
     assert first.enrol(token).model_dump(exclude={"server_time"}) == reply.model_dump(exclude={"server_time"})
-    assert first.send_keys(key_saved=None).state == "incomplete"
+    assert first.send_keys(saved=False).state == "incomplete"
     assert first.check_in().jobs == ()
     assert first.send_keys().state == "active"
-    assert coordinator.api.host("alpha").labels == {"role": "db"}
+    assert coordinator.api.host(first.name).labels == {"role": "db"}
     second = Host(coordinator.url, coordinator.clock)
     with pytest.raises(AssertionError, match="credentials_used_up"):
         second.enrol(token)
@@ -117,7 +117,7 @@ def test_credentials_that_do_not_hold_are_told_apart(
     for altered in (good[:-6] + "AAAAAA", good.replace(".", ".e", 1), "x"):
         with pytest.raises(AssertionError, match="credentials_altered"):
             Host(coordinator.url, clock).enrol(altered)
-    clock.ahead = timedelta(seconds=100)
+    clock.ahead += timedelta(seconds=100)
     with pytest.raises(AssertionError, match="credentials_expired"):
         Host(coordinator.url, clock).enrol(good)
     with running(settings_for(tmp_path / "other", None, seaweedfs), clock) as other:
@@ -179,7 +179,7 @@ def test_two_agents_that_take_turns_are_noted_as_clones(coordinator: Coordinator
     def cloned() -> object:
         connection = sqlite3.connect(coordinator.database)
         try:
-            return connection.execute("select cloned from hosts").fetchone()[0]
+            return connection.execute("select cloned from hosts where id = ?", (host.id,)).fetchone()[0]
         finally:
             connection.close()
 
@@ -214,5 +214,5 @@ def test_a_restart_keeps_token_hosts_and_keys(
         assert json.loads((settings.folder / "api.json").read_text()) == {"url": after.url}
         host.url = after.url
         assert host.send_keys().state == "active"
-        assert [each.name for each in after.api.hosts()] == ["alpha"]
+        assert [each.name for each in after.api.hosts()] == [host.name]
         assert host.enrolled == reply
