@@ -103,8 +103,18 @@ def read_entries(
 ) -> Iterator[tuple[Entry, list[Piece]]]:
     """Entries of a tree in order with their content, those that match `includes` and the folders above them.
 
-    A block of the tree that cannot be read is reported to `fail` with the first path in it; the walk goes on.
+    A block of the tree that cannot be read is reported to `fail` with the first path in it, a file whose list of ranges
+    cannot be read by its own; the walk goes on.
     """
+
+    def with_pieces(block: TreeBlock, entry: Entry) -> Iterator[tuple[Entry, list[Piece]]]:
+        try:
+            pieces = _pieces(block, entry, fetcher)
+        except Damaged as error:
+            fail(entry.path, error.message)
+            return
+        yield entry, pieces
+
     wanted = Excludes(includes) if includes else None
     waiting: list[Entry] = []
     for number, row in enumerate(root.blocks):
@@ -112,13 +122,13 @@ def read_entries(
             block = read_tree_block(fetcher.one(row.place))
             for entry in block.entries():
                 if wanted is None:
-                    yield entry, _pieces(block, entry, fetcher)
+                    yield from with_pieces(block, entry)
                     continue
                 waiting = [above for above in waiting if entry.path.startswith(above.path + b"/")]
                 if _matches(wanted, entry.path):
                     yield from ((above, []) for above in waiting)
                     waiting = []
-                    yield entry, _pieces(block, entry, fetcher)
+                    yield from with_pieces(block, entry)
                 elif entry.kind == Kind.DIRECTORY:
                     waiting.append(entry)
         except Damaged as error:
