@@ -11,10 +11,13 @@ import hashlib
 from collections.abc import Callable
 from typing import TypeVar
 
-from common.errors import Damaged, NotTrusted, StoreDenied
+from common.errors import Damaged, FormatTooNew, NotTrusted, StatewardError, StoreDenied, WrongPassphrase
 from common.vault.store import ObjectMissing, Store
 
 T = TypeVar("T")
+
+_REFUSALS = (Damaged, NotTrusted, FormatTooNew, WrongPassphrase)
+"""What an `accept` says of bytes that may be somebody else's: other versions are asked for."""
 
 _PART = 2 * 1024 * 1024
 
@@ -22,21 +25,21 @@ _PART = 2 * 1024 * 1024
 def read_matching(
     store: Store, key: str, accept: Callable[[bytes], T], *, offset: int = 0, length: int | None = None
 ) -> T:
-    """What `accept` makes of the first version that it does not refuse (by Damaged or NotTrusted); newest is tried
-    first, then from the oldest on.
+    """What `accept` makes of the first version that it does not refuse (by Damaged, NotTrusted, FormatTooNew or
+    WrongPassphrase); newest is tried first, then from the oldest on.
 
     Raises:
         Damaged: no version is accepted (the first refusal is the cause), or the object is missing.
-        NotTrusted: as `accept` raised it, when no version is accepted.
+        NotTrusted, FormatTooNew, WrongPassphrase: as `accept` raised it, when no version is accepted.
     """
     try:
         return accept(store.get(key, offset=offset, length=length))
-    except (Damaged, NotTrusted) as error:
+    except _REFUSALS as error:
         first = error
     for version in _older(store, key):
         try:
             return accept(store.get(key, offset=offset, length=length, version=version))
-        except (Damaged, NotTrusted):
+        except _REFUSALS:
             continue
     raise first
 
@@ -47,11 +50,11 @@ def read_oldest(store: Store, key: str, accept: Callable[[bytes], T]) -> T:
     versions = _older(store, key)
     if len(versions) <= 1:
         return read_matching(store, key, accept)
-    refused: Damaged | NotTrusted | None = None
+    refused: StatewardError | None = None
     for version in versions:
         try:
             return accept(store.get(key, version=version))
-        except (Damaged, NotTrusted) as error:
+        except _REFUSALS as error:
             refused = refused or error
     raise refused or ObjectMissing(f"The store does not hold {key}.")
 
