@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.errors import Damaged, HostNotFound, NotTrusted, PointNotFound, StatewardError, WrongPassphrase
+from common.errors import (
+    Damaged,
+    FormatTooNew,
+    HostNotFound,
+    NotTrusted,
+    PointNotFound,
+    StatewardError,
+    WrongPassphrase,
+)
 from common.ids import is_uuid
 from common.secret import Secret
 from common.vault.hosts import FoundPoint, accepted, gaps, host_ids, points_of, read_host, unwrap_host
@@ -27,9 +35,10 @@ class OpenedHost:
 
     @property
     def problems(self) -> list[str]:
-        """Gaps in the chain, and points that do not count, by name."""
+        """What is wrong with the vault's config, gaps in the chain, and points that do not count, by name."""
+        config = [self.vault.problem] if self.vault.problem else []
         broken = [f"{each.key}: {each.problem}" for each in self.points if each.problem]
-        return [*gaps(list(self.points)), *broken]
+        return [*config, *gaps(list(self.points)), *broken]
 
     def choose(self, wanted: str) -> StoredPoint:
         """The point `wanted` (a ULID or `latest`). Raises PointNotFound, Damaged (it is there and does not hold)."""
@@ -68,7 +77,7 @@ def open_host(store: Store, passphrase: Secret[str], *, host: str | None, point:
     for each in candidates:
         try:
             keys = unwrap_host(store, passphrase, vault_id=vault.id, host=each)
-        except (WrongPassphrase, Damaged) as error:
+        except (WrongPassphrase, Damaged, FormatTooNew) as error:
             problem = problem if isinstance(problem, WrongPassphrase) else error
             continue
         opened.append(_opened(store, vault, keys))
@@ -84,7 +93,7 @@ def open_host(store: Store, passphrase: Secret[str], *, host: str | None, point:
 
 def _vault(store: Store) -> OpenVault:
     try:
-        return open_vault(store)
+        return open_vault(store, recovering=True)
     except ObjectMissing as error:
         raise ObjectMissing(
             "There is no vault here: vault.json is missing.", next_step="Check bucket, prefix and endpoint of the URL."

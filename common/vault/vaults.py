@@ -45,6 +45,8 @@ class OpenVault:
     document: VaultDocument
     config: ConfigDocument
     config_sha256: bytes
+    problem: str = ""
+    """Of a recovery: what lies where the next config would be, and is none."""
 
     @property
     def id(self) -> str:
@@ -124,8 +126,11 @@ def parse_vault_document(raw: bytes) -> VaultDocument:
     return document
 
 
-def open_vault(store: Store, *, pinned: Pin | None = None) -> OpenVault:
+def open_vault(store: Store, *, pinned: Pin | None = None, recovering: bool = False) -> OpenVault:
     """Verify the config chain and give the newest.
+
+    `recovering` goes by the chain as far as it holds: else one object that anybody could add after it would lock out
+    every passphrase.
 
     Raises:
         ObjectMissing: there is no vault here.
@@ -139,11 +144,17 @@ def open_vault(store: Store, *, pinned: Pin | None = None) -> OpenVault:
     signer = base64.b64decode(document.signer)
     config: ConfigDocument | None = None
     sha256 = b""
+    problem = ""
     while True:
         seq = 1 if config is None else config.seq + 1
         try:
             config, sha256 = _next_config(store, document.vault, seq, signer, sha256)
         except ObjectMissing:
+            break
+        except (Damaged, NotTrusted) as error:
+            if not recovering or config is None:
+                raise
+            problem = f"{names.config(seq)}: {error.message}"
             break
         signer = config.signer
         if pinned is not None and config.seq == pinned.config_seq and sha256 != pinned.config_sha256:
@@ -154,7 +165,7 @@ def open_vault(store: Store, *, pinned: Pin | None = None) -> OpenVault:
         raise NotTrusted(
             f"The vault's newest config is {config.seq}, but this host has seen {pinned.config_seq}: newer ones are hidden."
         )
-    return OpenVault(document=document, config=config, config_sha256=sha256)
+    return OpenVault(document=document, config=config, config_sha256=sha256, problem=problem)
 
 
 def _next_config(store: Store, vault_id: str, seq: int, signer: bytes, before: bytes) -> tuple[ConfigDocument, bytes]:
