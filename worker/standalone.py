@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 from collections.abc import Callable
@@ -231,6 +232,12 @@ class Chain:
 
     points: tuple[StoredPoint, ...]
     problems: tuple[str, ...]
+    last: StoredPoint | None = None
+    """The newest that this host signed, deleted or quarantined ones included: the next point follows it."""
+    highest_seq: int = 0
+    """Also of points that the store hides: no `seq` is given twice."""
+    taken: frozenset[str] = frozenset()
+    """Ids of all points, also of what somebody else put under a point's key."""
 
 
 def read_chain(store: Store, pinned: PinnedVault, vault: OpenVault) -> Chain:
@@ -240,7 +247,15 @@ def read_chain(store: Store, pinned: PinnedVault, vault: OpenVault) -> Chain:
     """
     public = pinned.signing_key.public_key()
     found = points_of(store, vault_id=pinned.vault_id, host=pinned.host_id, public=public, signer=vault.signer)
-    return Chain(points=tuple(accepted(found)), problems=tuple(gaps(found)))
+    genuine = [each.point for each in found if each.is_genuine and each.point is not None]
+    hidden = [f"{each.key}: {each.problem}" for each in found if each.hidden_seq]
+    return Chain(
+        points=tuple(accepted(found)),
+        problems=(*gaps(found), *hidden),
+        last=genuine[-1] if genuine else None,
+        highest_seq=max([0, *(point.head.seq for point in genuine), *(each.hidden_seq for each in found)]),
+        taken=frozenset(each.id for each in found),
+    )
 
 
 def plan_backup(
@@ -250,13 +265,14 @@ def plan_backup(
     chain = read_chain(store, pinned, vault)
     folder = vault_folder(state, pinned.vault_id)
     job = Journal.unfinished_job(folder / "journal", pinned.vault_id)
-    last = chain.points[-1] if chain.points else None
+    last = chain.last
     lists: dict[str, NamedObject] = {}
     indexes: dict[str, NamedObject] = {}
     for point in chain.points[-KNOWN_POINTS:]:
         lists |= {each.key: each for each in point.head.list_objects}
-        indexes |= {each.key: each for each in index_objects(store, point.head)}
-    highest = max((point.head.fence for point in chain.points), default=0)
+        with contextlib.suppress(Damaged):  # its blocks are sent again
+            indexes |= {each.key: each for each in index_objects(store, point.head)}
+    highest = 0 if last is None else last.head.fence
     count = len(chain.points) + 1
     request = BackupRequest(
         spec=spec,
@@ -265,7 +281,7 @@ def plan_backup(
         epoch=0,
         fence=highest + 1,
         point=_unfinished_point(folder, job, pinned, chain) or new_ulid(),
-        seq=1 if last is None else last.head.seq + 1,
+        seq=chain.highest_seq + 1,
         prev=None if last is None else PreviousPoint(point=last.head.point, sha256=last.sha256.hex()),
         lists=tuple(lists.values()),
         indexes=tuple(indexes.values()),
@@ -281,7 +297,7 @@ def _unfinished_point(folder: Path, job: str | None, pinned: PinnedVault, chain:
     if job is None:
         return None
     journal = Journal.open(folder / "journal", job=job, vault=pinned.vault_id, clock=lambda: 0.0)
-    if journal.point is None or any(point.head.point == journal.point.point for point in chain.points):
+    if journal.point is None or journal.point.point in chain.taken:
         return None
     return journal.point.point
 

@@ -6,6 +6,7 @@ coordinator) or the key that the passphrase unwraps (a recovery), never from the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -49,10 +50,21 @@ class FoundPoint:
     point: StoredPoint | None
     verdict: str
     problem: str = ""
+    hidden_seq: int = 0
+    """Of a point that the store does not show: the `seq` in the signed decision that it was received."""
 
     @property
     def id(self) -> str:
         return names.last(self.key)
+
+    @property
+    def is_genuine(self) -> bool:
+        """Whether the host signed it, be it deleted or quarantined since."""
+        return self.point is not None and (not self.problem or self.verdict != "")
+
+    @property
+    def seq(self) -> int:
+        return self.point.head.seq if self.point is not None else self.hidden_seq
 
 
 def write_host_record(document: HostDocument, *, vault_id: str, signer: Ed25519PrivateKey) -> tuple[str, bytes]:
@@ -97,7 +109,7 @@ def read_host(store: Store, *, vault_id: str, host: str, trusted: bytes | None =
 
         try:
             newest = read_oldest(store, info.key, accept)
-        except (NotTrusted, Damaged):
+        except (NotTrusted, Damaged, FormatTooNew):
             continue  # planted by somebody else: the chain goes past it
         keys_seen.add(newest.document.signing_public)
     if newest is None or (trusted is not None and trusted not in keys_seen):
@@ -116,15 +128,18 @@ def unwrap_host(store: Store, passphrase: Secret[str], *, vault_id: str, host: s
     for info in sorted(store.list(f"keys/{host}/"), key=lambda info: names.last(info.key), reverse=True):
         try:
             return read_matching(store, info.key, lambda raw: unwrap(raw, passphrase, vault_id=vault_id, host_id=host))
-        except (WrongPassphrase, Damaged) as error:
-            problem = error
+        except (WrongPassphrase, Damaged, FormatTooNew) as error:
+            problem = problem if isinstance(problem, WrongPassphrase) else error
     raise problem
 
 
 def points_of(
     store: Store, *, vault_id: str, host: str, public: Ed25519PublicKey, signer: Ed25519PublicKey | None
 ) -> list[FoundPoint]:
-    """All points of a host, by `seq`; those that do not count say why. `signer` verifies the decisions."""
+    """All points of a host, by `seq`; those that do not count say why. `signer` verifies the decisions.
+
+    A point that the signer has received and the store does not show is among them, as one that does not count.
+    """
     found = []
     for info in store.list(f"points/{host}/"):
         key = info.key
@@ -142,7 +157,32 @@ def points_of(
         verdict = verdict_of(store, vault_id=vault_id, point=point, signer=signer)
         problem = f"It is {verdict}." if verdict in {Decision.QUARANTINED, Decision.DELETED, Decision.PURGED} else ""
         found.append(FoundPoint(key, point, verdict, problem))
-    return sorted(found, key=lambda each: (each.point.head.seq if each.point else 0, each.id))
+    if signer is not None:
+        found += _hidden(store, vault_id, host, {each.id for each in found}, signer)
+    return sorted(found, key=lambda each: (each.seq, each.id))
+
+
+def _hidden(store: Store, vault_id: str, host: str, shown: set[str], signer: Ed25519PublicKey) -> Iterator[FoundPoint]:
+    """Points that a signed decision says are there, and that the store does not list."""
+    newest: dict[str, StateDocument] = {}
+    for info in store.list(f"state/{host}/"):
+        point_id = info.key.split("/")[2]
+        if point_id in shown:
+            continue
+        with contextlib.suppress(Damaged, NotTrusted):
+            newest[point_id] = _decision(store, vault_id, info.key, signer)
+    for point_id, document in newest.items():
+        if document.decision != Decision.PURGED:
+            problem = f"It was received as seq {document.seq}, and the store does not show it."
+            yield FoundPoint(f"points/{host}/{point_id}", None, "", problem, document.seq)
+
+
+def _decision(store: Store, vault_id: str, key: str, signer: Ed25519PublicKey) -> StateDocument:
+    return read_matching(
+        store,
+        key,
+        lambda raw: read_signed("state", raw, StateDocument, vault_id=vault_id, object_key=key, public=signer),
+    )
 
 
 def accepted(points: list[FoundPoint]) -> list[StoredPoint]:
@@ -153,8 +193,8 @@ def accepted(points: list[FoundPoint]) -> list[StoredPoint]:
 def gaps(points: list[FoundPoint]) -> list[str]:
     """What is missing in the chain of `seq` and `prev`: a store can hide points, but not unseen."""
     problems = []
-    good = accepted(points)
-    for before, after in pairwise(good):
+    genuine = [each.point for each in points if each.is_genuine and each.point is not None]
+    for before, after in pairwise(genuine):
         if after.head.seq != before.head.seq + 1:
             problems.append(f"Between seq {before.head.seq} and {after.head.seq} points are missing.")
         elif after.head.prev_sha256 != before.sha256:
@@ -206,12 +246,8 @@ def decisions(store: Store, *, vault_id: str, point: StoredPoint, signer: Ed2551
     """Signed decisions about exactly these bytes, in the order of their ULIDs; what is not signed is passed over."""
     head = point.head
     for info in store.list(f"state/{head.host}/{head.point}/"):
-
-        def accept(raw: bytes, key: str = info.key) -> StateDocument:
-            return read_signed("state", raw, StateDocument, vault_id=vault_id, object_key=key, public=signer)
-
         try:
-            document = read_matching(store, info.key, accept)
+            document = _decision(store, vault_id, info.key, signer)
         except (Damaged, NotTrusted):
             continue
         if document.point_sha256 == point.sha256:
