@@ -43,20 +43,23 @@ def read_credentials(path: Path) -> Credentials:
             raw = file.read(MAX_FILE)
     except OSError as error:
         raise ConfigInvalid(f"The vault credentials file {path} cannot be read: {error.strerror}.") from error
+    token = _token_in(raw, path)
+    return Credentials(token=token, claims=open_token(token))
+
+
+def _token_in(raw: bytes, path: Path) -> str:
+    bare = raw.strip()
+    if _JWS.fullmatch(bare):
+        return bare.decode()
     try:
         document = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise CredentialsAltered(f"The vault credentials file {path} is cut short or was edited.") from error
-    if (
-        not isinstance(document, dict)
-        or document.get("stateward") != MARK
-        or not isinstance(document.get("token"), str)
-    ):
-        raise ConfigInvalid(
-            f"{path} is not a vault credentials file.",
-            next_step="Name the file that `stateward vault credentials` made.",
-        )
-    return Credentials(token=document["token"], claims=open_token(document["token"]))
+    if isinstance(document, dict) and document.get("stateward") == MARK and isinstance(document.get("token"), str):
+        return str(document["token"])
+    raise ConfigInvalid(
+        f"{path} is not a vault credentials file.", next_step="Name the file that `stateward vault credentials` made."
+    )
 
 
 def open_token(token: str) -> CredentialsClaims:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.errors import Busy, ConfigInvalid
+from common.telemetry import configure_logging
 from common.vault.keys import generate_passphrase, read_passphrase_file
 from worker import compose
 from worker.enrol import Registration, confirm, register
@@ -69,6 +71,7 @@ def register_command(
 
 def run_command(state: State = None) -> None:
     """Run the agent in the foreground; what the service runs. Ends with SIGTERM or Ctrl-C."""
+    _log()
     settings = load_settings(state=state)
     journal = compose.open_journal(settings)
     with only_one(settings.state / compose.AGENT_LOCK, what="Another agent runs on this state folder"):
@@ -89,6 +92,7 @@ def run_job_command(
     state: State = None,
 ) -> None:
     """Run one journalled job (the agent calls this)."""
+    _log()
     from worker.fleetworks import FleetWorks  # noqa: PLC0415  only a job's process needs the vault's code
 
     settings = load_settings(state=state)
@@ -146,6 +150,12 @@ def confirm_command(
 ) -> None:
     """Say that the passphrase is kept: backups of this host may start."""
     _tell_registration(confirm(fingerprint, compose.enrol_deps(load_settings(state=state))), as_json=as_json)
+
+
+def _log() -> None:
+    """Lines on stderr: for people on a terminal, else JSON."""
+    configure_logging(json=not sys.stderr.isatty())
+    logging.getLogger("celery").setLevel(logging.WARNING)
 
 
 def _agent_runs(settings: WorkerSettings) -> bool:
