@@ -32,38 +32,27 @@ if TYPE_CHECKING:
 PUBLISHER = "coord-pub"
 ACL_ADMIN = "acl-admin"
 
+PUBLISHER_RIGHTS = ("resetchannels", "-@all", "~host.*", "+ping", "+client|setname", "+lpush", "+llen", "+del")
+ACL_ADMIN_RIGHTS = (
+    "resetchannels", "-@all", "+ping", "+acl|setuser", "+acl|deluser", "+acl|load", "+acl|log", "+client|kill",
+)  # fmt: skip
+
+
+def host_rights(host_id: str) -> tuple[str, ...]:
+    """A host may pop its own list and nothing else."""
+    return ("resetchannels", "-@all", f"~{queue_name(host_id)}", "+ping", "+client|setname", "+brpop")
+
 
 def host_rules(host_id: str, password: Secret[str]) -> list[str]:
-    return [
-        "on",
-        _hashed(password),
-        "resetchannels",
-        "-@all",
-        f"~{queue_name(host_id)}",
-        "+ping",
-        "+client|setname",
-        "+brpop",
-    ]
+    return ["on", _hashed(password), *host_rights(host_id)]
 
 
 def publisher_rules(password: Secret[str]) -> list[str]:
-    return [
-        "on",
-        _hashed(password),
-        "resetchannels",
-        "-@all",
-        "~host.*",
-        "+ping",
-        "+client|setname",
-        "+lpush",
-        "+llen",
-        "+del",
-    ]
+    return ["on", _hashed(password), *PUBLISHER_RIGHTS]
 
 
 def acl_admin_rules(password: Secret[str]) -> list[str]:
-    rights = ["+ping", "+acl|setuser", "+acl|deluser", "+acl|load", "+acl|log", "+client|kill"]
-    return ["on", _hashed(password), "resetchannels", "-@all", *rights]
+    return ["on", _hashed(password), *ACL_ADMIN_RIGHTS]
 
 
 def acl_lines(settings: Settings) -> tuple[str, ...]:

@@ -21,18 +21,13 @@ from coordinator.embedded.datafolder import DataLayout, read_json, write_json, w
 from coordinator.embedded.ports import LOOPBACK, all_free, find_free, require_free, start_on_free_ports
 from coordinator.embedded.processes import Service, Supervisor
 from coordinator.embedded.wheels import program
+from coordinator.queue_users import ACL_ADMIN, ACL_ADMIN_RIGHTS, PUBLISHER, PUBLISHER_RIGHTS, host_rights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NAME: Final = "valkey"
-PUBLISHER: Final = "coord-pub"
-ACL_ADMIN: Final = "acl-admin"
 MAX_CLIENTS: Final = 20_000
-
-PUBLISHER_RIGHTS: Final = "resetchannels -@all ~host.* +ping +client|setname +lpush +llen +del"
-ACL_ADMIN_RIGHTS: Final = "resetchannels -@all +ping +acl|setuser +acl|deluser +acl|load +acl|log +client|kill"
-_HOST_RIGHTS = "resetchannels -@all ~host.{host} +ping +client|setname +brpop"
 
 _HOST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
@@ -76,7 +71,7 @@ def host_user(host: str, password_sha256: str) -> QueueUser:
     """The user of one host: it may pop its own list and nothing else."""
     if not _HOST_ID.fullmatch(host) or not re.fullmatch(r"[0-9a-f]{64}", password_sha256):
         raise ConfigInvalid(f"The host id {host!r} or its password's hash is unfit for a queue user.")
-    return QueueUser(name=f"host.{host}", rights=_HOST_RIGHTS.format(host=host), password_sha256=password_sha256)
+    return QueueUser(name=f"host.{host}", rights=" ".join(host_rights(host)), password_sha256=password_sha256)
 
 
 def password_sha256(password: Secret[str]) -> str:
@@ -104,8 +99,8 @@ def start_valkey(
         write_json(secrets_file, kept)
     publisher, admin = Secret(str(kept["publisher"])), Secret(str(kept["admin"]))
     users = [
-        QueueUser(name=PUBLISHER, rights=PUBLISHER_RIGHTS, password_sha256=password_sha256(publisher)),
-        QueueUser(name=ACL_ADMIN, rights=ACL_ADMIN_RIGHTS, password_sha256=password_sha256(admin)),
+        QueueUser(name=PUBLISHER, rights=" ".join(PUBLISHER_RIGHTS), password_sha256=password_sha256(publisher)),
+        QueueUser(name=ACL_ADMIN, rights=" ".join(ACL_ADMIN_RIGHTS), password_sha256=password_sha256(admin)),
         *host_users,
     ]
     write_private(layout.valkey / "users.acl", acl_text(users))
