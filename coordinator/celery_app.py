@@ -36,6 +36,9 @@ TRANSPORT_OPTIONS: dict[str, Any] = {
     "socket_keepalive": True,
     "health_check_interval": 25,
     "client_name": PUBLISHER,
+    "max_retries": 1,  # else each call waits some 6 s for a queue that is down
+    "interval_start": 0,
+    "interval_step": 0,
 }
 
 

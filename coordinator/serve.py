@@ -38,6 +38,7 @@ from coordinator.storage import Storage
 log = get_logger(__name__)
 
 _GRACE_S = 10
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Role(StrEnum):
@@ -125,6 +126,19 @@ class _Server(uvicorn.Server):
         if self.started:
             self._on_started()
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, but without raising the signal again at the end: it would kill what still has to end."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in _STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
     async def on_tick(self, counter: int) -> bool:
         if self._stop is not None and self._stop.is_set():
             return True
@@ -203,6 +217,6 @@ def _url(settings: Settings, listener: socket.socket | None) -> str:
 def _wait(stop: threading.Event | None) -> None:
     """Without an API there is no server that handles the signals."""
     done = stop or threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP_SIGNALS:
         signal.signal(number, lambda *_: done.set())
     done.wait()

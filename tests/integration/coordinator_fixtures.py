@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import jwt
 import pytest
 import redis
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -245,6 +246,11 @@ class Host:
 
     def check_in(self, *events: JobEvent, **fields: Any) -> CheckinReply:
         return self.call("/v1/checkin", CheckinRequest(events=events, **fields), CheckinReply)
+
+    @staticmethod
+    def job_of(message: str) -> str:
+        claims: dict[str, Any] = jwt.decode(message, options={"verify_signature": False})
+        return str(claims["job_id"])
 
     def ask_lease(self, job_id: str, message: str, request_id: str | None = None) -> httpx.Response:
         return self.post(f"/v1/jobs/{job_id}/lease", LeaseRequest(request_id=request_id or new_uuid(), message=message))
