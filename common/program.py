@@ -12,8 +12,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import click
+
 import typer
+from typer.exceptions import TyperException
 
 from common.errors import Cancelled, ExitCode, StatewardError, UsageError
 
@@ -45,9 +46,9 @@ def run_program(command: Callable[[], int | None], *, debug: bool, as_json: bool
 def _in_words(error: BaseException, *, debug: bool) -> StatewardError:
     if isinstance(error, StatewardError):
         return error
-    if isinstance(error, click.exceptions.Abort | KeyboardInterrupt):
+    if isinstance(error, typer.Abort | KeyboardInterrupt):
         return Cancelled("Cancelled by Ctrl-C.")
-    if isinstance(error, click.ClickException):
+    if isinstance(error, TyperException):
         return UsageError(f"{error.format_message().rstrip('.')}.")
     where = "shown above" if debug else _report(error)
     return StatewardError(f"Unexpected error ({type(error).__name__}); the report is {where}.")
