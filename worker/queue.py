@@ -163,7 +163,7 @@ def make_app(*, access: QueueAccess, host_id: str, ca_file: str, pulse: Pulse, t
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
-        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_cancel_long_running_tasks_on_connection_loss=True,  # ours are over in milliseconds; silences a warning
         enable_utc=True,
     )
 

@@ -311,6 +311,19 @@ def test_redis_away_means_check_ins_and_its_return_is_noticed(host: AgentHost, r
     assert time.monotonic() - began < 8
 
 
+def test_a_connection_that_redis_ends_is_made_again(host: AgentHost, rig: Rig) -> None:
+    host.started()
+    for _ in range(2):
+        assert host.admin("CLIENT", "KILL", "USER", host.user) == 1
+        job_id, message = rig.job(host.id)
+        host.publish(message)
+        assert host.event(job_id).state is JobState.COMMITTED
+    assert "consumer_restarts" not in host.journal.counters()
+    began = time.monotonic()
+    assert host.stop() == 0
+    assert time.monotonic() - began < 4
+
+
 def test_results_are_spooled_while_the_coordinator_is_away(host: AgentHost, rig: Rig) -> None:
     host.started()
     rig.trouble = lambda path: "503" if path == "/v1/checkin" else None
