@@ -109,8 +109,10 @@ def check_vault(store: Store, passphrase: Secret[str] | HostKeys, *, plain: Coll
     hosts = {key.split("/")[1] for key in objects if key.startswith("keys/")}
     assert len(hosts) == 1
     (host,) = hosts
-    keys = passphrase if hasattr(passphrase, "recovery_seed") else unwrap_host(
-        store, passphrase, vault_id=vault["vault"], host=host
+    keys = (
+        passphrase
+        if hasattr(passphrase, "recovery_seed")
+        else unwrap_host(store, passphrase, vault_id=vault["vault"], host=host)
     )
     checker = _Checker(objects, vault["vault"], host, keys)
     _written_once(store, objects)

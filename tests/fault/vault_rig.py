@@ -23,7 +23,7 @@ from common.vault import names
 from common.vault.documents import Chunking, Immutability
 from common.vault.hosts import points_of, unwrap_host
 from common.vault.location import VaultLocation
-from common.vault.stores import MemoryStore
+from common.vault.stores import DirectoryStore, MemoryStore
 from common.vault.vaults import open_vault, parse_vault_document
 from worker.backup import BackupDeps, BackupRequest, run_backup
 from worker.pinned import PinnedVault, load_pinned, vault_folder
@@ -42,9 +42,7 @@ if TYPE_CHECKING:
     from common.vault.store import Store
 
 PASSPHRASE = Secret("correct horse battery")
-SMALL = Chunking(
-    min_size=256, average_size=512, max_size=1024, normalization=1, bundle_limit=2048, segment_size=8192
-)
+SMALL = Chunking(min_size=256, average_size=512, max_size=1024, normalization=1, bundle_limit=2048, segment_size=8192)
 """A vault in miniature: every boundary is within reach of a small file."""
 
 
@@ -90,11 +88,15 @@ class Rig:
         return cls(store=store, location=location, state=folder / "state", source=source, keys=keys)
 
     def copy(self, folder: Path, *, source: Path | None = None) -> Rig:
-        """The same vault (in memory) and host, apart from this one; the source folder is shared unless one is given."""
-        assert isinstance(self.store, MemoryStore)
-        store = MemoryStore(now)
-        store._objects.update({key: list(versions) for key, versions in self.store._objects.items()})
-        store._count = self.store._count
+        """The same vault and host, apart from this one; the source folder is shared unless one is given."""
+        store: Store
+        if isinstance(self.store, MemoryStore):
+            store = MemoryStore(now)
+            store._objects.update({key: list(versions) for key, versions in self.store._objects.items()})
+            store._count = self.store._count
+        else:
+            shutil.copytree(self.vault_folder, folder / "vault")
+            store = DirectoryStore(folder / "vault")
         shutil.copytree(self.state, folder / "state")
         return replace(self, store=store, state=folder / "state", source=source or self.source)
 
@@ -103,15 +105,19 @@ class Rig:
         return load_pinned(self.state, self.keys.vault_id)
 
     @property
+    def vault_folder(self) -> Path:
+        """Of a vault in a folder."""
+        assert isinstance(self.store, DirectoryStore)
+        return self.store._root
+
+    @property
     def folder(self) -> Path:
         """Journal and caches of this vault."""
         return vault_folder(self.state, self.keys.vault_id)
 
     def host(self) -> FakeHost:
         inner = this_host()
-        return FakeHost(
-            inner=inner, files=inner.files, roots=(SourceRoot(real=os.fsencode(self.source), tree=b""),)
-        )
+        return FakeHost(inner=inner, files=inner.files, roots=(SourceRoot(real=os.fsencode(self.source), tree=b""),))
 
     def plan(self, store: Store | None = None, *, reread: bool = False) -> tuple[BackupRequest, Chain]:
         at = store or self.store
@@ -168,9 +174,7 @@ class Rig:
             includes=includes,
             expected_bytes=chosen.head.logical_bytes,
         )
-        deps = RestoreDeps(
-            store=at, host=this_host(), monotonic=time.monotonic, progress=nothing, cancelled=nothing
-        )
+        deps = RestoreDeps(store=at, host=this_host(), monotonic=time.monotonic, progress=nothing, cancelled=nothing)
         return run_restore(request, deps)
 
     def assert_restores(self, to: Path, store: Store | None = None, *, point: str = "latest") -> None:
@@ -195,7 +199,7 @@ def described(root: Path) -> dict[bytes, tuple[object, ...]]:
     base = os.fsencode(root)
     for folder, folders, files in os.walk(base):
         for name in sorted(folders + files):
-            real = os.path.join(folder, name)
+            real = folder + b"/" + name
             path = os.path.relpath(real, base)
             found[path] = (os.lstat(real), real)
     return {path: _described(path, *at, names_of) for path, at in sorted(found.items())}  # type: ignore[arg-type]
@@ -213,7 +217,7 @@ def _described(
         size = status.st_size
         first = names_of.setdefault((status.st_dev, status.st_ino), path)
     elif stat.S_ISLNK(status.st_mode):
-        content = os.readlink(real)
+        content = os.readlink(real)  # noqa: PTH115  # a path of bytes
     elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
         content = status.st_rdev
     attributes: tuple[object, ...] = ()
