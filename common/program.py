@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-
 import typer
 from typer.exceptions import TyperException
 
@@ -60,7 +59,7 @@ def say(error: StatewardError, *, as_json: bool) -> int:
         document = {"code": error.code, "message": error.message, "next_step": error.next_step, "page": error.page}
         print(json.dumps({"error": document}), file=sys.stderr)  # noqa: T201  # the program's own voice
     else:
-        print(f"{error.message}\n{error.next_step}\n({error.code}, see {error.page})", file=sys.stderr)  # noqa: T201
+        print(f"Error: {error.message}\n{error.next_step}\n[{error.code}: {error.page}]", file=sys.stderr)  # noqa: T201
     return error.exit_code
 
 

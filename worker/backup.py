@@ -22,8 +22,9 @@ from common.vault.reading import expect_sha256, read_matching
 from common.vault.store import Store
 from common.vault.tree import Place, write_root
 from worker.blockcache import BlockCache
+from worker.estimate import Estimate
 from worker.excludes import Excludes
-from worker.known import ObjectCache, load_known
+from worker.known import KnownBlocks, ObjectCache, load_known
 from worker.leasing import LeaseLog
 from worker.naming import Named, name_everything
 from worker.pinned import PinnedVault, pinned_binding, vault_folder
@@ -34,7 +35,7 @@ from worker.scan import scan
 from worker.secrets_by_name import is_secret_by_name
 from worker.treefile import PreviousTree, TreeFile
 from worker.treewriter import TreeWriter
-from worker.upload import Uploader, place_of
+from worker.upload import Sealing, Uploader, place_of
 
 _TREE_CACHE = "files.cache"
 _JOURNAL = "journal"
@@ -107,47 +108,39 @@ def run_backup(request: BackupRequest, deps: BackupDeps) -> JobReport:
     )
     leases = LeaseLog(request, deps)
     leases.write()
-    cache = BlockCache(folder, sealing.codec)
     binding = pinned_binding(deps.pinned, sealing.codec)
-    tree_file = TreeFile(folder / "files.new", binding=binding)
     with contextlib.ExitStack() as cleanup:
+        cache = BlockCache(folder, sealing.codec)
         cleanup.callback(cache.close)
+        tree_file = TreeFile(folder / "files.new", binding=binding)
         cleanup.callback(tree_file.discard)
         reporter.enter(Stage.SNAPSHOTTING)
         roots = _roots(request.spec, deps, folder, reporter)
         snapshot = cleanup.enter_context(deps.host.volume_snapshot(roots, SnapshotMode.PREFER))
         reporter.enter(Stage.UPLOADING)
-        previous = None if request.reread else PreviousTree(folder / _TREE_CACHE, binding=binding)
-        uploader = cleanup.enter_context(
-            Uploader(
-                sealing=sealing,
-                store=deps.store,
-                known=known,
-                cache=cache,
-                journal=journal,
-                random_bytes=deps.random_bytes,
-                clock=lambda: deps.clock().timestamp(),
-                cores=deps.cores,
-                max_in_flight=request.spec.max_in_flight,
-            )
-        )
+        uploader = cleanup.enter_context(_uploader(request, deps, sealing, known, cache, journal))
         excludes = Excludes((*request.spec.excludes, *(str(path) for path in deps.excludes)))
-        sources = scan(snapshot.roots, files=deps.host.files, warn=reporter.warn, excludes=excludes)
+        estimate = Estimate(folder, reporter, roots=snapshot.roots, files=deps.host.files, excludes=excludes)
+        cleanup.enter_context(estimate)
+
+        def pause() -> None:
+            deps.cancelled()
+            if uploader.bracket_due or leases.due:
+                leases.bracket(uploader)
+
         writer = TreeWriter(
             files=deps.host.files,
             uploader=uploader,
             sealing=sealing,
             host_domain=deps.pinned.host_id,
             chunking=request.chunking,
-            previous=previous,
+            previous=None if request.reread else PreviousTree(folder / _TREE_CACHE, binding=binding),
             tree_file=tree_file,
             reporter=reporter,
+            pause=pause,
         )
-        for source in sources:
-            deps.cancelled()
+        for source in scan(snapshot.roots, files=deps.host.files, warn=reporter.warn, excludes=excludes):
             writer.add(source, _domain_of(source, deps.pinned))
-            if uploader.bracket_due or leases.due:
-                leases.bracket(uploader)
         writer.finish()
         leases.bracket(uploader)
         reporter.enter(Stage.COMMITTING)
@@ -165,17 +158,44 @@ def run_backup(request: BackupRequest, deps: BackupDeps) -> JobReport:
         leases.write(named)
         report = reporter.result().model_copy(update={"consistency": snapshot.consistency})
         head = _head(request, deps, report, named, sealing.codec)
-        raw = write_point(head, root, recovery_public=deps.pinned.recovery_public, signer=deps.pinned.signing_key)
-        deps.cancelled()
-        journal.append(
-            JournalPoint(request.point, request.epoch, request.fence, raw, report.model_dump_json().encode())
-        )
-        deps.before_commit()
-        _put_point(deps.store, head.key, raw)
+        _commit(head, root, report, request, deps, journal)
         tree_file.keep(folder / _TREE_CACHE)
+        estimate.keep(report.logical_bytes)
         objects.only([*named.all_lists, *named.all_indexes])
     journal.finish()
     return report
+
+
+def _commit(
+    head: Head, root: bytes, report: JobReport, request: BackupRequest, deps: BackupDeps, journal: Journal
+) -> None:
+    """Journal the finished point, ask once more, and write it: after this the backup exists, before it it does not."""
+    raw = write_point(head, root, recovery_public=deps.pinned.recovery_public, signer=deps.pinned.signing_key)
+    deps.cancelled()
+    journal.append(JournalPoint(request.point, request.epoch, request.fence, raw, report.model_dump_json().encode()))
+    deps.before_commit()
+    _put_point(deps.store, head.key, raw)
+
+
+def _uploader(
+    request: BackupRequest,
+    deps: BackupDeps,
+    sealing: Sealing,
+    known: KnownBlocks,
+    cache: BlockCache,
+    journal: Journal,
+) -> Uploader:
+    return Uploader(
+        sealing=sealing,
+        store=deps.store,
+        known=known,
+        cache=cache,
+        journal=journal,
+        random_bytes=deps.random_bytes,
+        clock=lambda: deps.clock().timestamp(),
+        cores=deps.cores,
+        max_in_flight=request.spec.max_in_flight,
+    )
 
 
 def _finish_earlier(request: BackupRequest, deps: BackupDeps, journal: Journal) -> JobReport | None:

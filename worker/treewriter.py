@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 
 from common.vault.derive import DomainKeys
@@ -41,7 +42,9 @@ class TreeWriter:
         previous: PreviousTree | None,
         tree_file: TreeFile,
         reporter: Reporter,
+        pause: Callable[[], None],
     ) -> None:
+        """`pause` is called every few megabytes, also inside a long file: it may raise, or write a bracket."""
         self.used: dict[tuple[str, bytes], int] = {}
         """Every pack that the tree's content needs: (host, SHA-256) → size."""
         self._uploader = uploader
@@ -49,13 +52,14 @@ class TreeWriter:
         self._previous = previous
         self._tree_file = tree_file
         self._reporter = reporter
+        self._pause = pause
         self._reader = Reader(
             files=files,
             uploader=uploader,
             domains=sealing.domains,
             chunking=chunking,
             warn=reporter.warn,
-            progress=reporter.advance,
+            progress=self._read,
         )
         host_keys: DomainKeys = sealing.domains[host_domain]
         self._builder = TreeBlockBuilder(host_keys.gear)
@@ -65,6 +69,7 @@ class TreeWriter:
 
     def add(self, source: SourceFile, domain_id: str) -> None:
         """Take a file with its content. What cannot be read has been said as a warning and is left out."""
+        self._pause()
         entry = source.entry
         content: Content | None = Content(entry)
         if entry.kind == Kind.FILE:
@@ -85,6 +90,10 @@ class TreeWriter:
         self._settle()
         if not self._builder.empty:
             self._end_block()
+
+    def _read(self, size: int) -> None:
+        self._reporter.advance(size)
+        self._pause()
 
     def _linked(self, entry: Entry) -> Content | None:
         """Content of another name of the same file, read once."""
