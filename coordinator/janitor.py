@@ -32,7 +32,7 @@ _API_SILENT = 3
 """So many of its notes the API has missed when it counts as down: lease clocks stand still."""
 _EVENTS_KEPT = timedelta(days=30)
 _FORGET_S = 60.0
-_REPAIR_S = 60.0
+_REPAIR_S = 20.0
 
 
 def judge_points(services: Services) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Query, Request, Security
+from fastapi.security import APIKeyHeader, HTTPBearer
 
 from common.contracts.operator import Problem
 from common.errors import NotAuthenticated
+from common.signing import PROOF_HEADER
 from coordinator.access.gate import CALLER
 from coordinator.access.models import ApiToken
 from coordinator.access.proofs import Proof
@@ -21,7 +23,12 @@ def services_of(request: Request) -> Services:
     return services
 
 
-def calling_host(request: Request) -> str:
+_PROOF = APIKeyHeader(name=PROOF_HEADER, scheme_name="proof", auto_error=False, description="signed by the host")
+_TOKEN = HTTPBearer(scheme_name="token", auto_error=False, description="an operator's token")
+"""Both are named for /openapi.json alone: the gate checks the proof, `calling_operator` the token."""
+
+
+def calling_host(request: Request, _proof: Annotated[object, Security(_PROOF)]) -> str:
     """The id of the host whose proof the gate has checked."""
     proof = request.scope.get(CALLER)
     if not isinstance(proof, Proof):
@@ -29,7 +36,9 @@ def calling_host(request: Request) -> str:
     return proof.host
 
 
-def calling_operator(request: Request, services: Annotated[Services, Depends(services_of)]) -> ApiToken:
+def calling_operator(
+    request: Request, services: Annotated[Services, Depends(services_of)], _token: Annotated[object, Security(_TOKEN)]
+) -> ApiToken:
     """Raises NotAuthenticated. Every token may do everything until roles come."""
     with services.db.read() as session:
         return check_token(session, request.headers.get("authorization"), now=services.clock())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -75,7 +76,8 @@ def credentials(
     with ours.client() as api:
         view = api.create_credentials(vault, wanted)
     if out is not None:
-        write_private(out, view.token.encode() + b"\n", replace=True)
+        document = {"stateward": "vault credentials", "token": view.token}
+        write_private(out, json.dumps(document).encode() + b"\n", replace=True)
         ours.messages.print(f"Written to {out}; valid until {view.expires.isoformat()}.", highlight=False)
     elif ours.options.json:
         ours.print_json(view)

@@ -100,7 +100,8 @@ def test_the_commands_from_a_vault_to_a_restore(
     stateward(program, capfd, "backup", "nobody", code=2)
 
     host = Host(program.url, Clock())
-    host.enrol(file.read_text().strip())
+    token = json.loads(file.read_text())["token"]
+    host.enrol(token)
     stateward(program, capfd, "backup", host.name, code=7)
     host.send_keys()
     assert json.loads(stateward(program, capfd, "host", "show", host.name, "--json"))["labels"] == {"role": "db"}
@@ -134,7 +135,7 @@ def test_the_commands_from_a_vault_to_a_restore(
     stateward(program, capfd, "job", "watch", listed[1]["id"], code=9)
     assert "removed" in stateward(program, capfd, "host", "remove", host.name)
     log = program.log.read_text()
-    for secret in (host.passphrase.reveal(), host.enrolled.queue.password if host.enrolled else "", file.read_text()):
+    for secret in (host.passphrase.reveal(), host.enrolled.queue.password if host.enrolled else "", token):
         assert secret.strip() not in log
 
 

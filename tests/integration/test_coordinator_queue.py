@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,10 @@ from common.errors import QueueUnavailable
 from common.secret import Secret
 from coordinator.celery_app import Emission, JobQueue, make_celery
 from coordinator.embedded import QueueAccess, StoreAccess, host_user
-from coordinator.queue_users import host_password_hashes
+from coordinator.janitor import restore_queue_users
+from coordinator.queue_users import QueueUsers, host_password_hashes
+from coordinator.scheduler import sweep
+from coordinator.serve import composed
 
 __all__ = ["clock", "coordinator", "host", "vault"]
 
@@ -103,9 +107,6 @@ def test_a_lost_message_is_published_again_once(
     assert first is not None
     with publisher(valkey) as client:
         assert client.llen(queue_name(host.id)) == 0
-    from coordinator.scheduler import sweep
-    from coordinator.serve import composed
-
     clock.ahead += timedelta(seconds=60)
     queue = job_queue(valkey)
     with composed(settings, clock=clock, public_url="") as services:
@@ -152,6 +153,19 @@ def test_users_of_a_queue_that_starts_anew_come_from_sql(
     admin.close()
     coordinator.api.create_job(JobCreate(host=host.id, spec=BackupSpec()))
     assert host.pop() is not None
+
+
+def test_making_users_again_disturbs_no_waiting_host(coordinator: Coordinator, host: Host, valkey: QueueAccess) -> None:
+    popped: list[str | None] = []
+    waiting = threading.Thread(target=lambda: popped.append(host.pop(15)))
+    waiting.start()
+    with composed(coordinator.settings, clock=coordinator.clock, public_url="") as services:
+        for _ in range(3):
+            restore_queue_users(services)
+        assert isinstance(services.queue_users, QueueUsers)
+    coordinator.api.create_job(JobCreate(host=host.id, spec=BackupSpec()))
+    waiting.join()
+    assert popped[0] is not None
 
 
 def test_a_host_of_the_queue_reads_its_own_list_alone(coordinator: Coordinator, host: Host) -> None:
