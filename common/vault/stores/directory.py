@@ -63,8 +63,11 @@ class DirectoryStore:
 
     def head(self, key: str, *, version: str | None = None) -> ObjectInfo:
         self._check_version(key, version)
+        path = self._path(key)
         try:
-            stat = self._path(key).stat()
+            stat = path.stat()
+            if not path.is_file():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         except OSError as error:
             _translate(error, key)
         return ObjectInfo(
@@ -122,9 +125,11 @@ class DirectoryStore:
             raise ObjectMissing(f"The store does not hold version {version} of {key}.")
 
     def _make_folder(self, folder: Path) -> None:
-        if folder in self._folders:
+        """Make it and those above it, each durable before anything is put into it."""
+        if folder in self._folders or folder == self._root:
             return
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._make_folder(folder.parent)
+        folder.mkdir(exist_ok=True, mode=0o700)
         _sync_folder(folder.parent)
         self._folders.add(folder)
 
@@ -166,9 +171,9 @@ def _sync_folder(folder: Path) -> None:
 def _translate(error: OSError, key: str) -> NoReturn:
     if isinstance(error, FileExistsError):
         raise AlreadyExists(f"The store already holds {key}.") from error
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
+    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
         raise ObjectMissing(f"The store does not hold {key}.") from error
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         raise StoreDenied(f"The vault's folder denies access to {key}.") from error
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         raise NoSpace(f"The vault's folder has no space left for {key}.") from error

@@ -93,6 +93,7 @@ class MemoryStore:
         self._objects.setdefault(key, []).append(_Version(f"v{self._count}", data, self.clock()))
 
     def _find(self, key: str, version: str | None) -> _Version:
+        check_key(key)
         with self._lock:
             versions = self._objects.get(key, [])
             for each in reversed(versions):
