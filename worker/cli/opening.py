@@ -45,6 +45,7 @@ Host = Annotated[str | None, typer.Option("--host", help="A host of the vault, b
 Point = Annotated[str, typer.Option("--point", help="A recovery point's id, or latest.")]
 
 PATIENCE_S = 20.0
+PATIENCE_AT_FIRST_S = 2.0
 
 
 def now() -> datetime:
@@ -69,4 +70,11 @@ def open_location(url: str, interrupt: Interrupt, *, create: bool = False) -> tu
     """The store at a vault URL, with patience for one that is slow to answer. Raises VaultUrlInvalid, BucketMissing."""
     location = VaultLocation.parse(url)
     store = open_store(location, create=create)
-    return location, RetryingStore(store, sleep=interrupt.sleep, random=random.random, patience_s=PATIENCE_S)
+    patient = RetryingStore(
+        store,
+        sleep=interrupt.sleep,
+        random=random.random,
+        patience_s=PATIENCE_S,
+        patience_at_first_s=PATIENCE_AT_FIRST_S,
+    )
+    return location, patient

@@ -15,8 +15,9 @@ R = TypeVar("R")
 class RetryingStore:
     """Calls `inner` again until `patience_s` seconds of waiting are used up; then the last error is raised.
 
-    `sleep` may raise (Cancelled) to end waiting early. A PUT whose answer was lost finds its own object at the next try:
-    it counts as stored when the content is equal.
+    Until the store has answered once the patience is `patience_at_first_s`, if given: the address may be wrong, and
+    somebody waits to be told. `sleep` may raise (Cancelled) to end waiting early. A PUT whose answer was lost finds its
+    own object at the next try: it counts as stored when the content is equal.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class RetryingStore:
         sleep: Callable[[float], None],
         random: Callable[[], float],
         patience_s: float = 120.0,
+        patience_at_first_s: float | None = None,
         first_wait_s: float = 0.2,
         longest_wait_s: float = 10.0,
     ) -> None:
@@ -33,6 +35,7 @@ class RetryingStore:
         self._sleep = sleep
         self._random = random
         self._patience_s = patience_s
+        self._patience_now_s = patience_s if patience_at_first_s is None else patience_at_first_s
         self._first_wait_s = first_wait_s
         self._longest_wait_s = longest_wait_s
 
@@ -75,10 +78,16 @@ class RetryingStore:
         wait = self._first_wait_s
         while True:
             try:
-                return call()
+                result = call()
             except StatewardError as error:
-                if not is_retryable(error) or isinstance(error, NoSpace) or waited >= self._patience_s:
+                if not is_retryable(error) or isinstance(error, NoSpace):
+                    self._patience_now_s = self._patience_s
                     raise
+                if waited >= self._patience_now_s:
+                    raise
+            else:
+                self._patience_now_s = self._patience_s
+                return result
             pause = wait * (0.5 + self._random())
             self._sleep(pause)
             waited += pause

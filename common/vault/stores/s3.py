@@ -29,6 +29,8 @@ _DENIED = {
     "AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken",
     "AuthorizationHeaderMalformed", "AllAccessDisabled", "InvalidClientTokenId", "MethodNotAllowed",
 }  # fmt: skip
+_UNTRUSTED = "Name the authority that signed the store's certificate in AWS_CA_BUNDLE, or correct the endpoint's name."
+_PLAIN = "Check that the named endpoint runs; if it expects TLS, write https:// in the endpoint."
 _FORBIDDEN = 403
 _BAD_REQUEST = 400
 
@@ -176,7 +178,15 @@ class S3Store:
                 next_step="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
             ) from error
         except aws.SSLError as error:
-            raise TlsExpected(f"TLS with the store at {where} failed: {_cause(error)}.") from error
+            untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error)
+            raise TlsExpected(
+                f"TLS with the store at {where} failed: {_cause(error)}.", next_step=_UNTRUSTED if untrusted else None
+            ) from error
+        except aws.ConnectionClosedError as error:
+            plain = where.startswith("http://")
+            raise StoreUnavailable(
+                f"The store at {where} closed the connection: {_cause(error)}.", next_step=_PLAIN if plain else None
+            ) from error
         except (aws.HTTPClientError, aws.BotoCoreError, OSError) as error:
             raise StoreUnavailable(f"The store at {where} cannot be reached: {_cause(error)}.") from error
 
