@@ -49,7 +49,7 @@ def judge_points(services: Services) -> int:
 
 
 def end_stale_leases(services: Services) -> int:
-    """Leases that were not renewed, or reached their deadline, are lost; how many were."""
+    """Leases that were not renewed are lost (after its deadline none is renewed); how many were."""
     now = services.clock()
     ended = 0
     with services.db.write() as session:
@@ -70,20 +70,24 @@ def end_stale_leases(services: Services) -> int:
 
 
 def settle_lost_jobs(services: Services) -> int:
-    """A lost job whose point is there is committed; else it gets another attempt, or has failed. How many were."""
+    """A lost job whose point is there is committed; else, once its back-off is over, it gets another attempt or has
+    failed. Until then its host may come back and go on. How many were settled."""
+    now = services.clock()
     with services.db.read() as session:
         rows = session.execute(
             select(Job, Vault).join(Vault, Vault.id == Job.vault_id).where(Job.state == JobState.LOST.value)
-        )
-        lost = [(job.id, job.host_id, job.point, vault.url) for job, vault in rows]
-    for job_id, host_id, point, url in lost:
+        ).all()
+    settled = 0
+    for job, vault in rows:
         try:
-            there = point is not None and point_is_there(services.storage.store(url), host_id, point)
+            there = job.point is not None and point_is_there(services.storage.store(vault.url), job.host_id, job.point)
         except StatewardError as error:
-            log.warning("lost job not settled yet", job_id=job_id, code=error.code, reason=error.message)
+            log.warning("lost job not settled yet", job_id=job.id, code=error.code, reason=error.message)
             continue
-        _settle(services, job_id, there=there)
-    return len(lost)
+        if there or now >= _back_off_ends(services, job):
+            _settle(services, job.id, there=there)
+            settled += 1
+    return settled
 
 
 def miss_late_jobs(services: Services) -> int:
@@ -148,6 +152,13 @@ def _leases(services: Services) -> None:
     miss_late_jobs(services)
 
 
+def _back_off_ends(services: Services, job: Job) -> datetime:
+    """`retry_after_s` after the lease was lost, doubled with each attempt."""
+    settings = services.settings
+    wait = settings.lost_after_s + settings.retry_after_s * 2 ** max(0, job.attempt - 1)
+    return (job.renewed or job.created) + timedelta(seconds=wait)
+
+
 def _settle(services: Services, job_id: str, *, there: bool) -> None:
     now = services.clock()
     with services.db.write() as session:
@@ -167,9 +178,7 @@ def _settle(services: Services, job_id: str, *, there: bool) -> None:
             )
             session.get_one(Host, job.host_id).last_code = "lease_lost"
         else:
-            wait = services.settings.retry_after_s * 2 ** (job.attempt - 1)
             advance(job, JobState.QUEUED, now=now, code="lease_lost", reason="The host stopped answering.")
-            job.not_before = now + timedelta(seconds=wait)
     if there:
         services.points_committed.set()
 
