@@ -20,7 +20,7 @@ from common.secret import Secret
 from common.vault import names
 from common.vault.accept import index_objects, judge, read_pages
 from common.vault.derive import KEY_SIZE
-from common.vault.documents import Decision, HostDocument, Immutability, NamedObject
+from common.vault.documents import Chunking, Decision, HostDocument, Immutability, NamedObject
 from common.vault.hosts import (
     accepted,
     gaps,
@@ -57,6 +57,7 @@ def initialise(
     immutability: Immutability,
     clock: Callable[[], datetime],
     take_over: str | None = None,
+    chunking: Chunking = Chunking(),
 ) -> tuple[PinnedVault, bool]:
     """Make the vault if there is none, add this host (or continue `take_over`), and pin everything locally.
 
@@ -78,7 +79,7 @@ def initialise(
         vault = (
             open_vault(store)
             if begun.vault_signer is None
-            else _make_vault(store, location, begun, immutability, clock)
+            else _make_vault(store, location, begun, immutability, clock, chunking)
         )
         keys = _host_keys(store, begun, passphrase)
         if not _is_added(store, keys):
@@ -120,7 +121,12 @@ def _begin(state: Path, location: VaultLocation, store: Store) -> _Begun:
 
 
 def _make_vault(
-    store: Store, location: VaultLocation, begun: _Begun, immutability: Immutability, clock: Callable[[], datetime]
+    store: Store,
+    location: VaultLocation,
+    begun: _Begun,
+    immutability: Immutability,
+    clock: Callable[[], datetime],
+    chunking: Chunking,
 ) -> OpenVault:
     return create_vault(
         store,
@@ -129,6 +135,7 @@ def _make_vault(
         signer=Ed25519PrivateKey.from_private_bytes(begun.vault_signer or b""),
         clock=clock,
         immutability=immutability,
+        chunking=chunking,
     )
 
 

@@ -20,7 +20,7 @@ from common.ids import is_uuid
 from common.signing import load_public_key
 from common.vault import names
 from common.vault.blocks import codec_id
-from common.vault.documents import ConfigDocument, Immutability, VaultDocument
+from common.vault.documents import Chunking, ConfigDocument, Immutability, VaultDocument
 from common.vault.reading import read_oldest
 from common.vault.signed import FORMAT_VERSION, read_signed, write_signed
 from common.vault.store import ObjectMissing, Store
@@ -76,6 +76,7 @@ def create_vault(
     clock: Callable[[], datetime],
     level: int = DEFAULT_LEVEL,
     immutability: Immutability = Immutability.DISABLED,
+    chunking: Chunking = Chunking(),
 ) -> OpenVault:
     """Write `vault.json` and `config/1`. May be repeated with the same id and key after a crash.
 
@@ -84,7 +85,13 @@ def create_vault(
     """
     public = signer.public_key().public_bytes_raw()
     created = clock().isoformat()
-    document = VaultDocument(vault=vault_id, name=name, created=created, signer=base64.b64encode(public).decode())
+    document = VaultDocument(
+        vault=vault_id,
+        name=name,
+        created=created,
+        signer=base64.b64encode(public).decode(),
+        chunking=chunking,
+    )
     try:
         store.put(names.VAULT, msgspec.json.format(msgspec.json.encode(document)))
     except AlreadyExists:
