@@ -35,7 +35,7 @@ from common.vault.keys import HostKeys, new_host_keys, wrap
 from common.vault.location import VaultLocation
 from common.vault.points import StoredPoint
 from common.vault.store import ObjectMissing, Store
-from common.vault.vaults import OpenVault, create_vault, open_vault, read_vault_document
+from common.vault.vaults import DEFAULT_CHUNKING, OpenVault, create_vault, open_vault, read_vault_document
 from worker.backup import BackupRequest
 from worker.pinned import PinnedVault, load_pinned, save_pinned, vault_folder
 from worker.privatefiles import make_private_folder, remove, write_private
@@ -57,7 +57,7 @@ def initialise(
     immutability: Immutability,
     clock: Callable[[], datetime],
     take_over: str | None = None,
-    chunking: Chunking = Chunking(),
+    chunking: Chunking = DEFAULT_CHUNKING,
 ) -> tuple[PinnedVault, bool]:
     """Make the vault if there is none, add this host (or continue `take_over`), and pin everything locally.
 
@@ -276,7 +276,7 @@ def plan_backup(
     lists: dict[str, NamedObject] = {}
     indexes: dict[str, NamedObject] = {}
     for point in chain.points[-KNOWN_POINTS:]:
-        lists |= {each.key: each for each in point.head.list_objects}
+        lists |= {page.key: page.named for page in read_pages(store, point.head)}
         with contextlib.suppress(Damaged):  # its blocks are sent again
             indexes |= {each.key: each for each in index_objects(store, point.head)}
     highest = 0 if last is None else last.head.fence

@@ -1,6 +1,6 @@
 """Making and opening a vault: `vault.json` and the chain of `config` objects.
 
-`vault.json` is written once and names who signs; each `config/<seq>` names the SHA-256 of the one before and is signed
+`vault.json` is written once and names who signs; `config/1` names its SHA-256, and so does every wrapping; each later `config/<seq>` names the SHA-256 of the one before and is signed
 with the key that one names. A host pins vault id, signer and newest seq, and takes nothing older from the bucket.
 """
 
@@ -19,13 +19,16 @@ from common.errors import AlreadyExists, Damaged, FormatTooNew, NotTrusted
 from common.ids import is_uuid
 from common.signing import load_public_key
 from common.vault import names
-from common.vault.blocks import codec_id
+from common.vault.blocks import MAX_PLAIN, codec_id
 from common.vault.documents import Chunking, ConfigDocument, Immutability, VaultDocument
 from common.vault.reading import read_oldest
 from common.vault.signed import FORMAT_VERSION, read_signed, write_signed
 from common.vault.store import ObjectMissing, Store
 
 DEFAULT_LEVEL = 1
+_LEAST = 64
+"""Bytes of the smallest block that FastCDC cuts."""
+DEFAULT_CHUNKING = Chunking()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,8 @@ class OpenVault:
     """A vault whose config chain holds."""
 
     document: VaultDocument
+    document_sha256: bytes
+    """Of `vault.json` as it is stored."""
     config: ConfigDocument
     config_sha256: bytes
     problem: str = ""
@@ -76,7 +81,7 @@ def create_vault(
     clock: Callable[[], datetime],
     level: int = DEFAULT_LEVEL,
     immutability: Immutability = Immutability.DISABLED,
-    chunking: Chunking = Chunking(),
+    chunking: Chunking = DEFAULT_CHUNKING,
 ) -> OpenVault:
     """Write `vault.json` and `config/1`. May be repeated with the same id and key after a crash.
 
@@ -92,15 +97,22 @@ def create_vault(
         signer=base64.b64encode(public).decode(),
         chunking=chunking,
     )
+    stored = msgspec.json.format(msgspec.json.encode(document))
+    document_sha256 = hashlib.sha256(stored).digest()
     try:
-        store.put(names.VAULT, msgspec.json.format(msgspec.json.encode(document)))
+        store.put(names.VAULT, stored)
     except AlreadyExists:
-        found = read_vault_document(store)
+        found, document_sha256 = read_vault_document(store)
         if found.vault != vault_id or base64.b64decode(found.signer) != public:
             raise
         document = found
     config = ConfigDocument(
-        seq=1, created=created, codec=codec_id(level), signer=public, immutability=immutability.value
+        seq=1,
+        prev_sha256=document_sha256,
+        created=created,
+        codec=codec_id(level),
+        signer=public,
+        immutability=immutability.value,
     )
     key = names.config(1)
     raw = write_signed("config", config, vault_id=vault_id, object_key=key, signer=signer)
@@ -108,12 +120,17 @@ def create_vault(
         store.put(key, raw)
     except AlreadyExists:
         return open_vault(store)
-    return OpenVault(document=document, config=config, config_sha256=hashlib.sha256(raw).digest())
+    return OpenVault(
+        document=document,
+        document_sha256=document_sha256,
+        config=config,
+        config_sha256=hashlib.sha256(raw).digest(),
+    )
 
 
-def read_vault_document(store: Store) -> VaultDocument:
-    """Raises ObjectMissing (no vault here), Damaged, FormatTooNew."""
-    return read_oldest(store, names.VAULT, parse_vault_document)
+def read_vault_document(store: Store) -> tuple[VaultDocument, bytes]:
+    """`vault.json` and the SHA-256 of its bytes. Raises ObjectMissing (no vault here), Damaged, FormatTooNew."""
+    return read_oldest(store, names.VAULT, lambda raw: (parse_vault_document(raw), hashlib.sha256(raw).digest()))
 
 
 def parse_vault_document(raw: bytes) -> VaultDocument:
@@ -128,9 +145,21 @@ def parse_vault_document(raw: bytes) -> VaultDocument:
         if not is_uuid(document.vault):
             raise Damaged("The object vault.json does not name the vault's id.")
         base64.b64decode(document.signer, validate=True)
+        _check_chunking(document.chunking)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Damaged(f"The object vault.json is not what it should be ({error}).") from error
     return document
+
+
+def _check_chunking(chunking: Chunking) -> None:
+    """Raises Damaged where blocks would come out that no reader opens."""
+    sizes = (chunking.min_size, chunking.average_size, chunking.max_size)
+    if (
+        not _LEAST <= sizes[0] <= sizes[1] <= sizes[2] <= MAX_PLAIN
+        or not 0 <= chunking.bundle_limit <= MAX_PLAIN
+        or chunking.segment_size < chunking.max_size
+    ):
+        raise Damaged("The object vault.json has chunking parameters that are not allowed.")
 
 
 def open_vault(store: Store, *, pinned: Pin | None = None, recovering: bool = False) -> OpenVault:
@@ -143,14 +172,14 @@ def open_vault(store: Store, *, pinned: Pin | None = None, recovering: bool = Fa
         ObjectMissing: there is no vault here.
         NotTrusted: the chain does not hold, or is not the pinned vault, or older than what was seen.
     """
-    document = read_vault_document(store)
+    document, document_sha256 = read_vault_document(store)
     if pinned is not None and document.vault != pinned.vault_id:
         raise NotTrusted(
             f"The vault here is {document.vault}, not the one this host is enrolled in ({pinned.vault_id})."
         )
     signer = base64.b64decode(document.signer)
     config: ConfigDocument | None = None
-    sha256 = b""
+    sha256 = document_sha256
     problem = ""
     while True:
         seq = 1 if config is None else config.seq + 1
@@ -172,7 +201,13 @@ def open_vault(store: Store, *, pinned: Pin | None = None, recovering: bool = Fa
         raise NotTrusted(
             f"The vault's newest config is {config.seq}, but this host has seen {pinned.config_seq}: newer ones are hidden."
         )
-    return OpenVault(document=document, config=config, config_sha256=sha256, problem=problem)
+    return OpenVault(
+        document=document,
+        document_sha256=document_sha256,
+        config=config,
+        config_sha256=sha256,
+        problem=problem,
+    )
 
 
 def _next_config(store: Store, vault_id: str, seq: int, signer: bytes, before: bytes) -> tuple[ConfigDocument, bytes]:

@@ -69,8 +69,8 @@ class FaultyStore:
     def head(self, key: str, *, version: str | None = None) -> ObjectInfo:
         return self._call("head", key, lambda: self.inner.head(key, version=version))
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        yield from self._call("list", prefix, lambda: list(self.inner.list(prefix)))
+    def list(self, prefix: str, *, hidden: bool = False) -> Iterator[ObjectInfo]:
+        yield from self._call("list", prefix, lambda: list(self.inner.list(prefix, hidden=hidden)))
 
     def versions(self, key: str) -> list[ObjectVersion]:
         return self._call("versions", key, lambda: self.inner.versions(key))

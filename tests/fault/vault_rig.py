@@ -15,16 +15,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from common.contracts.jobs import BackupSpec, JobReport
 from common.secret import Secret
-from common.vault import names
 from common.vault.documents import Chunking, Immutability
 from common.vault.hosts import points_of, unwrap_host
 from common.vault.location import VaultLocation
 from common.vault.stores import DirectoryStore, MemoryStore
-from common.vault.vaults import open_vault, parse_vault_document
+from common.vault.vaults import open_vault
 from worker.backup import BackupDeps, BackupRequest, run_backup
 from worker.pinned import PinnedVault, load_pinned, vault_folder
 from worker.platform import this_host
@@ -80,8 +77,8 @@ class Rig:
             domain_policy=domain_policy,
             immutability=Immutability.DISABLED,
             clock=now,
+            chunking=chunking,
         )
-        _set_chunking(store, chunking)
         source = folder / "source"
         source.mkdir()
         keys = unwrap_host(store, PASSPHRASE, vault_id=pinned.vault_id, host=pinned.host_id)
@@ -182,14 +179,6 @@ class Rig:
         report = self.restore(to, store, point=point)
         assert report.failed == ()
         assert_same(self.source, to)
-
-
-def _set_chunking(store: Store, chunking: Chunking) -> None:
-    """Before the first backup: `vault.json` says how the vault is cut."""
-    ((version,),) = ([each.version for each in store.versions(names.VAULT)],)
-    document = parse_vault_document(store.get(names.VAULT))
-    store.delete(names.VAULT, version=version)
-    store.put(names.VAULT, msgspec.json.encode(msgspec.structs.replace(document, chunking=chunking)))
 
 
 def described(root: Path) -> dict[bytes, tuple[object, ...]]:
