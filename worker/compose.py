@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common import __version__
 from common.contracts.checkin import HostReport
 from common.contracts.enrolment import CredentialsClaims
-from worker.agent import Agent, AgentDeps
 from worker.client import CoordinatorClient, make_http
 from worker.enrol import EnrolDeps
 from worker.identity import Identity, load_identity
@@ -28,6 +28,9 @@ from worker.platform import this_host
 from worker.privatefiles import make_private_folder
 from worker.proofs import Prover, new_instance
 from worker.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from worker.agent import Agent
 
 JOURNAL_FILE = "agent.db"
 AGENT_LOCK = "agent.lock"
@@ -104,6 +107,8 @@ def enrol_deps(settings: WorkerSettings) -> EnrolDeps:
 
 
 def make_agent(settings: WorkerSettings, journal: Journal) -> Agent:
+    from worker.agent import Agent, AgentDeps  # noqa: PLC0415  Celery loads in the agent alone
+
     identity = load_identity(settings.state)
     napping = threading.Event()  # nothing sets it: the agent's calls are tried once
     return Agent(

@@ -45,6 +45,10 @@ class Pulse:
         with self._lock:
             self._answered = self._clock()
 
+    def lost(self) -> None:
+        with self._lock:
+            self._answered = None
+
     @property
     def silent_s(self) -> float:
         """Seconds since the loop last polled, or tried to connect."""
@@ -104,6 +108,14 @@ class QuietChannel(kombu_redis.Channel):
         self._answered()
         return answer
 
+    def close(self) -> None:
+        """Without waiting for the BRPOP under way, as kombu does: a message that is popped just then, a check-in brings."""
+        connection: Any = self._in_poll
+        if connection and not self.closed:
+            connection.disconnect()
+            self._in_poll = False
+        super().close()  # type: ignore[no-untyped-call]
+
     def _answered(self) -> None:
         if self.pulse:
             self.pulse.answered()
@@ -114,9 +126,15 @@ class QuietTransport(kombu_redis.Transport):
 
     def establish_connection(self) -> Any:
         client: Any = self.client
-        if pulse := client.transport_options.get("pulse"):
-            pulse.polled()
-        return super().establish_connection()  # type: ignore[no-untyped-call]
+        pulse: Pulse | None = client.transport_options.get("pulse")
+        if pulse is None:
+            return super().establish_connection()  # type: ignore[no-untyped-call]
+        pulse.polled()
+        try:
+            return super().establish_connection()  # type: ignore[no-untyped-call]
+        except Exception:
+            pulse.lost()
+            raise
 
 
 def broker_url(access: QueueAccess) -> str:

@@ -73,6 +73,9 @@ def test_the_pulse_tells_polling_from_answers() -> None:
     assert not pulse.reachable
     pulse.answered()
     assert pulse.reachable
+    pulse.lost()
+    assert not pulse.reachable
+    pulse.answered()
     now[0] += queue.REPLY_OVERDUE_S
     pulse.polled()
     assert not pulse.reachable
