@@ -279,6 +279,8 @@ def _head(request: BackupRequest, deps: BackupDeps, report: JobReport, named: Na
         domain=deps.pinned.content_domain,
         codec=codec,
         key_id=deps.pinned.key_id,
+        config_seq=deps.pinned.pin.config_seq,
+        config_sha256=deps.pinned.pin.config_sha256,
         lists=tuple(each.sha256 for each in named.lists),
         lists_root=named.lists_root,
         indexes=tuple(index_name(each) for each in named.indexes),
@@ -288,7 +290,7 @@ def _head(request: BackupRequest, deps: BackupDeps, report: JobReport, named: Na
         new_bytes=report.new_bytes,
         stored_bytes=report.stored_bytes,
         packs=report.packs,
-        os_build=deps.host.facts().os_build,
-        consistency=report.consistency,
+        os_build=deps.host.facts().os_build[:128],
+        consistency=report.consistency[:512],
         warnings=report.warnings_count,
     )

@@ -195,7 +195,8 @@ def _seal(pending: _Pending, passphrase: Secret[str], claims: CredentialsClaims,
             ) from error
         return pending
     domains = {reply.domain.domain_id: Secret(unb64(reply.domain.secret))}
-    fresh = new_host_keys(vault_id=vault_id, host_id=pending.host_id, domains=domains)
+    vault_sha256 = hashlib.sha256(unb64(reply.vault_object)).digest()
+    fresh = new_host_keys(vault_id=vault_id, host_id=pending.host_id, vault_sha256=vault_sha256, domains=domains)
     keys = replace(fresh, signing=Secret(unb64(pending.signing_key)))
     sealed = _Sealed(
         recovery_public=b64(keys.recovery_public),

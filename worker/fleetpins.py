@@ -89,4 +89,12 @@ def _check(vault_raw: bytes, config_raw: bytes, *, vault_id: str, seq: int, sign
     )
     if config.seq != seq:
         raise NotTrusted(f"The vault's config says that it is {config.seq}, not {seq}.")
-    return OpenVault(document=document, config=config, config_sha256=hashlib.sha256(config_raw).digest())
+    document_sha256 = hashlib.sha256(vault_raw).digest()
+    if seq == 1 and config.prev_sha256 != document_sha256:
+        raise NotTrusted("The vault's first config names another vault.json.")
+    return OpenVault(
+        document=document,
+        document_sha256=document_sha256,
+        config=config,
+        config_sha256=hashlib.sha256(config_raw).digest(),
+    )

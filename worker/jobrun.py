@@ -196,7 +196,13 @@ def _once(lease: Lease, tether: Tether, deps: JobDeps) -> JobReport:
         spec, job_id=lease.job_id, host_id=deps.identity.host_id, rules=deps.rules, scratch=deps.scratch
     )
     root = await_grant(
-        lease, spec, identity=deps.identity, journal=deps.journal, tether=tether, sleep=deps.stopping.wait
+        lease,
+        spec,
+        identity=deps.identity,
+        rules=deps.rules,
+        journal=deps.journal,
+        tether=tether,
+        sleep=deps.stopping.wait,
     )
     tether.progress(Progress(stage=Stage.RESTORING))
     return deps.works.restore(lease, spec, root=root, destination=destination, tether=tether)

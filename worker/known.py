@@ -16,7 +16,7 @@ from common.vault.derive import DomainKeys
 from common.vault.documents import NamedObject
 from common.vault.index import Index, index_domain, read_index
 from common.vault.packs import PackName
-from common.vault.pages import Page, read_page
+from common.vault.pages import Page, PageKind, read_page
 from common.vault.reading import expect_sha256, read_matching
 from common.vault.store import Store
 from worker.privatefiles import make_private_folder, write_private
@@ -107,16 +107,12 @@ def load_known(
     """
     pages: list[Page] = []
     packs: dict[bytes, PackName] = {}
-    waiting = list(lists)
-    while waiting:
-        named = waiting.pop()
+    for named in lists:
         try:
-            page = read_page(named.key, cache.read(store, named))
+            page = read_page(named.key, cache.read(store, named), PageKind.PACKS)
         except Damaged:
             continue
-        waiting.extend(page.objects)
-        if page.packs:
-            pages.append(page)
+        pages.append(page)
         for pack in page.packs:
             packs[pack.sha256] = PackName(pack.host, pack.sha256, pack.size, stored=True)
     known = KnownBlocks()

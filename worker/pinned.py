@@ -13,7 +13,7 @@ import msgspec
 from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from common.errors import Damaged, FormatTooNew, NotInitialised
+from common.errors import Damaged, FormatTooNew, NotInitialised, NotTrusted
 from common.secret import Secret
 from common.vault.blocks import codec_id, codec_level
 from common.vault.derive import DomainKeys
@@ -70,6 +70,7 @@ class PinnedVault:
     def of(cls, keys: HostKeys, *, url: str, host_name: str, vault: OpenVault, domain_policy: str) -> PinnedVault:
         """What a fresh enrolment or `init` pins; `keys` has exactly one shared domain."""
         ((domain_id, domain_secret),) = keys.domains.items()
+        check_domain(domain_id, host_id=keys.host_id, vault_id=keys.vault_id)
         return cls(
             url=url,
             host_id=keys.host_id,
@@ -124,6 +125,12 @@ class PinnedVault:
         return replace(self, pin=vault.pin)
 
 
+def check_domain(domain_id: str, *, host_id: str, vault_id: str) -> None:
+    """Raises NotTrusted: under the host's own id, a coordinator's secret would replace the host-only one."""
+    if domain_id in {host_id, vault_id}:
+        raise NotTrusted(f"The shared domain {domain_id} has the id of this host or vault.")
+
+
 def vault_folder(state: Path, vault_id: str) -> Path:
     """Everything this host keeps of one vault: pinned values, journal, caches."""
     return make_private_folder(make_private_folder(state / "vaults") / vault_id)
@@ -167,6 +174,7 @@ def load_pinned(state: Path, vault_id: str) -> PinnedVault:
         ) from error
     if stored.v > _VERSION:
         raise FormatTooNew(f"{path} has version {stored.v}; this program knows {_VERSION}.")
+    check_domain(stored.domain, host_id=stored.host, vault_id=stored.vault)
     return PinnedVault(
         url=stored.url,
         host_id=stored.host,

@@ -38,6 +38,11 @@ class OpenedHost:
         """What is wrong with the vault's config, gaps in the chain, and points that do not count, by name."""
         config = [self.vault.problem] if self.vault.problem else []
         broken = [f"{each.key}: {each.problem}" for each in self.points if each.problem]
+        seen = max((point.head.config_seq for point in accepted(list(self.points))), default=0)
+        if seen > self.vault.config.seq:
+            broken.append(
+                f"A point has seen config {seen}; the newest here is {self.vault.config.seq}: newer are hidden."
+            )
         return [*config, *gaps(list(self.points)), *broken]
 
     def choose(self, wanted: str) -> StoredPoint:
@@ -80,6 +85,7 @@ def open_host(store: Store, passphrase: Secret[str], *, host: str | None, point:
         except (WrongPassphrase, Damaged, FormatTooNew) as error:
             problem = problem if isinstance(problem, WrongPassphrase) else error
             continue
+        check_vault_of(keys, vault)
         opened.append(_opened(store, vault, keys))
     if not opened:
         raise problem or HostNotFound("The vault holds no host.")
@@ -89,6 +95,13 @@ def open_host(store: Store, passphrase: Secret[str], *, host: str | None, point:
         names = ", ".join(f"{each.name} ({each.keys.host_id})" for each in opened)
         raise HostNotFound(f"The passphrase opens several hosts: {names}.", next_step="Name one with --host.")
     return opened[0]
+
+
+def check_vault_of(keys: HostKeys, vault: OpenVault) -> None:
+    """Raises NotTrusted when `vault.json` is not the one of the time when the keys were wrapped: a planted one would
+    bring a signer of its own, and decisions that hide points."""
+    if keys.vault_sha256 != vault.document_sha256:
+        raise NotTrusted("The object vault.json is not the one that this host was enrolled with.")
 
 
 def _vault(store: Store) -> OpenVault:
@@ -101,7 +114,7 @@ def _vault(store: Store) -> OpenVault:
 
 
 def _named(store: Store, vault: OpenVault, host: str | None) -> list[str]:
-    hosts = sorted({*host_ids(store), *(info.key.split("/")[1] for info in store.list("keys/"))})
+    hosts = sorted({*host_ids(store), *(info.key.split("/")[1] for info in store.list("keys/", hidden=True))})
     if host is None:
         return hosts
     if is_uuid(host):

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from common.contracts.jobs import Conflict, Lease, Progress, RestoreKey, RestoreSpec, Stage
-from common.errors import Cancelled, GrantRefused
+from common.errors import Cancelled, GrantRefused, NotTrusted
 from common.secret import Secret
-from common.signing import b64
+from common.signing import b64, load_public_key, unb64
 from common.vault import grant as grants
 from common.vault import hpke
 from worker.identity import Identity
@@ -48,6 +50,7 @@ def await_grant(
     spec: RestoreSpec,
     *,
     identity: Identity,
+    rules: RestoreSettings,
     journal: Journal,
     tether: Tether,
     sleep: Callable[[float], object],
@@ -78,7 +81,22 @@ def await_grant(
         target_host=identity.host_id,
         destination=spec.destination,
         conflict=spec.conflict.value,
+        includes=spec.includes,
+        source=_source_key(spec, identity, rules),
     )
+
+
+def _source_key(spec: RestoreSpec, identity: Identity, rules: RestoreSettings) -> Ed25519PublicKey:
+    """The key of the host whose point it is: this host's own, or one that its settings name. Raises GrantRefused."""
+    if spec.source_host == identity.host_id:
+        return identity.key().public_key()
+    named = rules.foreign_hosts.get(spec.source_host)
+    if named is None:
+        raise _refused(f"points of host {spec.source_host}, whose key it does not know", "foreign_hosts")
+    try:
+        return load_public_key(unb64(named))
+    except (NotTrusted, ValueError) as error:
+        raise GrantRefused(f"The setting restore.foreign_hosts holds no Ed25519 key for {spec.source_host}.") from error
 
 
 def _restore_key(job_id: str, journal: Journal) -> tuple[Secret[bytes], bytes]:

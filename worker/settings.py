@@ -36,7 +36,9 @@ class RestoreSettings(BaseModel):
     allow_overwrite: bool = False
     """Conflict mode `overwrite`."""
     allow_foreign_points: bool = False
-    """Recovery points of other hosts."""
+    """Recovery points of other hosts: of those in `foreign_hosts`."""
+    foreign_hosts: dict[str, str] = Field(default_factory=dict)
+    """Host id → its Ed25519 public key (base64): whose points may be restored here, and who must have signed the grant."""
 
 
 class WorkerSettings(BaseSettings):

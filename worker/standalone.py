@@ -39,6 +39,7 @@ from common.vault.vaults import DEFAULT_CHUNKING, OpenVault, create_vault, open_
 from worker.backup import BackupRequest
 from worker.pinned import PinnedVault, load_pinned, save_pinned, vault_folder
 from worker.privatefiles import make_private_folder, remove, write_private
+from worker.recovery import check_vault_of
 from worker.runlog import Journal
 
 _BEGUN = "init-begun.json"
@@ -72,6 +73,7 @@ def initialise(
         vault, made = open_vault(store), False
         _refuse_second(state, vault.id)
         keys = unwrap_host(store, passphrase, vault_id=vault.id, host=take_over)
+        check_vault_of(keys, vault)
         read_host(store, vault_id=vault.id, host=take_over, trusted=keys.signing_key.public_key().public_bytes_raw())
     else:
         begun = _begin(state, location, store)
@@ -81,7 +83,7 @@ def initialise(
             if begun.vault_signer is None
             else _make_vault(store, location, begun, immutability, clock, chunking)
         )
-        keys = _host_keys(store, begun, passphrase)
+        keys = _host_keys(store, begun, passphrase, vault)
         if not _is_added(store, keys):
             add_host(store, keys, vault, host_name=host_name, passphrase=passphrase, clock=clock)
     pinned = PinnedVault.of(keys, url=location.url, host_name=host_name, vault=vault, domain_policy=domain_policy)
@@ -104,7 +106,7 @@ def _begin(state: Path, location: VaultLocation, store: Store) -> _Begun:
     """The ids and the signer of this `init`, written down before they are used: those of one that was interrupted, or
     new ones. There is a signer when there was no vault."""
     try:
-        found = read_vault_document(store).vault
+        found = read_vault_document(store)[0].vault
         _refuse_second(state, found)
     except ObjectMissing:
         found = ""
@@ -139,7 +141,7 @@ def _make_vault(
     )
 
 
-def _host_keys(store: Store, begun: _Begun, passphrase: Secret[str]) -> HostKeys:
+def _host_keys(store: Store, begun: _Begun, passphrase: Secret[str], vault: OpenVault) -> HostKeys:
     """The keys that an interrupted `init` has wrapped already, else new ones."""
     host = begun.host
     try:
@@ -151,6 +153,7 @@ def _host_keys(store: Store, begun: _Begun, passphrase: Secret[str]) -> HostKeys
     return new_host_keys(
         vault_id=begun.vault,
         host_id=host,
+        vault_sha256=vault.document_sha256,
         domains={new_uuid(): Secret(secrets.token_bytes(KEY_SIZE))},
         vault_signer=None if begun.vault_signer is None else Secret(begun.vault_signer),
     )

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 
+import msgspec
+
 from common.vault.derive import DomainKeys
 from common.vault.documents import Chunking
 from common.vault.entry import Entry, Kind
@@ -24,6 +26,8 @@ from worker.reporting import Reporter
 from worker.treefile import PreviousTree, TreeFile
 from worker.upload import Sealing, Uploader, place_of
 
+MAX_XATTRS = 512 * 1024
+"""Bytes of extended attributes of one file."""
 MAX_WAITING = 20_000
 """So many entries may wait for their blocks before packs are closed early: memory stays bounded."""
 
@@ -70,7 +74,8 @@ class TreeWriter:
     def add(self, source: SourceFile, domain_id: str) -> None:
         """Take a file with its content. What cannot be read has been said as a warning and is left out."""
         self._pause()
-        entry = source.entry
+        entry = self._bounded(source.entry)
+        source = SourceFile(entry=entry, real=source.real)
         content: Content | None = Content(entry)
         if entry.kind == Kind.FILE:
             content = self._linked(entry) or self._unchanged(entry) or self._reader.read(source, domain_id)
@@ -90,6 +95,13 @@ class TreeWriter:
         self._settle()
         if not self._builder.empty:
             self._end_block()
+
+    def _bounded(self, entry: Entry) -> Entry:
+        """Without extended attributes so large that their block of the tree could not be sealed."""
+        if sum(len(name) + len(value) for name, value in entry.xattrs) <= MAX_XATTRS:
+            return entry
+        self._reporter.warn(entry.path, f"its extended attributes are left out: more than {MAX_XATTRS:,} bytes")
+        return msgspec.structs.replace(entry, xattrs=())
 
     def _read(self, size: int) -> None:
         self._reporter.advance(size)

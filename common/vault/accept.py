@@ -6,7 +6,7 @@ indexes, and asks the store for each pack's checksum; it needs no key but the ho
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from common.errors import Damaged, FormatTooNew, NotTrusted
 from common.vault import names
 from common.vault.documents import Decision, NamedObject
-from common.vault.pages import PackRef, Page, read_page
+from common.vault.pages import PackRef, Page, PageKind, read_page
 from common.vault.points import Head, StoredPoint
 from common.vault.reading import expect_sha256, is_proven, read_matching, read_oldest
 from common.vault.store import Store
@@ -70,6 +70,8 @@ def judge(
     if fence is not None and (point.head.epoch, point.head.fence) != fence:
         return Verdict(None, "The point was written under another fence than the lease's.", point, pages)
     packs = [pack for page in pages for pack in page.packs]
+    if not packs:
+        return Verdict(None, "It names no pack: not even its list of files can be there.", point, pages)
     strangers = [pack.key for pack in packs if pack.host != host and pack.key not in foreign]
     if strangers:
         return Verdict(Decision.QUARANTINED, f"It names {strangers[0]} and the lease did not.", point, pages)
@@ -81,17 +83,21 @@ def judge(
 
 def read_pages(store: Store, head: Head) -> list[Page]:
     """All pages of packs that a head names, through its root page if it has one. Raises Damaged."""
-    named: Iterable[NamedObject] = head.list_objects
+    named: Sequence[NamedObject] = head.list_objects
     if head.lists_root:
-        named = [each for root in named for each in _page(store, root).objects]
-    return [_page(store, each) for each in named]
+        if len(named) != 1:
+            raise Damaged(f"The head of {head.key} names {len(named)} root pages.")
+        named = _page(store, named[0], PageKind.PAGES).objects
+    return [_page(store, each, PageKind.PACKS) for each in {each.key: each for each in named}.values()]
 
 
 def index_objects(store: Store, head: Head) -> list[NamedObject]:
     """All index objects that a head names, through its root page if it has one. Raises Damaged."""
     if head.indexes_root:
         root = NamedObject(names.page(head.host, head.indexes_root), head.indexes_root)
-        return list(_page(store, root).objects)
+        if head.indexes:
+            raise Damaged(f"The head of {head.key} names index objects and a page of them.")
+        return list(_page(store, root, PageKind.INDEXES).objects)
     return list(head.index_objects)
 
 
@@ -103,5 +109,5 @@ def unproven(store: Store, packs: Iterable[PackRef]) -> list[PackRef]:
     return [pack for pack, held in zip(wanted, holds, strict=True) if not held]
 
 
-def _page(store: Store, named: NamedObject) -> Page:
-    return read_matching(store, named.key, lambda data: read_page(named.key, data))
+def _page(store: Store, named: NamedObject, kind: PageKind) -> Page:
+    return read_matching(store, named.key, lambda data: read_page(named.key, data, kind))

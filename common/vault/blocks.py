@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from common.errors import Damaged
 from common.ids import uuid_bytes
-from common.vault.derive import DomainKeys
+from common.vault.derive import KEY_SIZE, DomainKeys
 from common.vault.store import Buffer
 
 RAW = b"\x00"
@@ -30,6 +30,7 @@ NONCE = bytes(12)
 MAX_PLAIN = 4 * 1024 * 1024
 OVERHEAD = 1 + 16
 """Bytes that sealing adds at most: mode byte and tag."""
+MAX_SEALED = MAX_PLAIN + OVERHEAD
 
 _local = threading.local()
 
@@ -67,10 +68,13 @@ def block_aad(vault_id: str) -> bytes:
 
 
 def seal(plain: Buffer, keys: DomainKeys, *, aad: bytes, level: int) -> SealedBlock:
-    """Seal 1 … 4 MiB of plain bytes; `plain` is not kept. Equal input gives equal output for one libzstd and level.
+    """Seal up to 4 MiB of plain bytes; `plain` is not kept. Equal input gives equal output for one libzstd and level.
 
-    Releases the interpreter lock in all its heavy steps; may run in many threads.
+    Releases the interpreter lock in all its heavy steps; may run in many threads. Raises ValueError for a larger block,
+    which no reader would open.
     """
+    if len(plain) > MAX_PLAIN:
+        raise ValueError(f"a block of {len(plain)} bytes")
     packed = _compressor(level).compress(plain)
     message = ZSTD + packed if len(packed) < len(plain) else b"".join((RAW, plain))
     key = blake3(message, key=keys.block).digest()
@@ -84,6 +88,8 @@ def open_block(data: Buffer, key: bytes, block_id: bytes, *, aad: bytes) -> byte
     Raises:
         Damaged: the bytes are not those of the id, or do not open with this key.
     """
+    if len(key) != KEY_SIZE or len(data) > MAX_SEALED:
+        raise Damaged(f"Block {block_id.hex()[:16]} has a key or a size that blocks do not have.")
     if blake3(data).digest() != block_id:
         raise Damaged(f"Block {block_id.hex()[:16]} does not have the bytes of its name.")
     try:
@@ -104,7 +110,7 @@ def unpack(payload: Buffer) -> bytes:
         size = zstandard.frame_content_size(payload)
         if not 0 <= size <= MAX_PLAIN:
             raise Damaged("A block says that it is larger than blocks may be.")
-        return _decompressor().decompress(payload, max_output_size=MAX_PLAIN)
+        return _decompressor().decompress(payload, max_output_size=MAX_PLAIN, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise Damaged("A block does not decompress.") from error
 

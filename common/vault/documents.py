@@ -56,7 +56,7 @@ class ConfigDocument(msgspec.Struct, frozen=True, kw_only=True):
     v: int = FORMAT_VERSION
     seq: int
     prev_sha256: bytes = b""
-    """Of the stored bytes of the config before; empty for the first."""
+    """Of the stored bytes of the config before; the first names those of `vault.json`."""
     created: str
     codec: str
     signer: bytes

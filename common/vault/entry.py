@@ -26,6 +26,17 @@ Time = tuple[int, int]
 """Seconds since 1970 (negative before) and nanoseconds 0…999,999,999: int64 nanoseconds end in 2262, file systems do not."""
 
 
+class Stream(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """A Windows alternate data stream, kept like a file's content."""
+
+    name: bytes
+    """UTF-8 with surrogates passed through, without the colon and `:$DATA`."""
+    size: int = 0
+    digest: bytes = b""
+    ranges: tuple[int, ...] = ()
+    range_blocks: tuple[int, ...] = ()
+
+
 class Entry(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """A file, directory, link or node. On the wire a msgpack array in the order of these fields; readers ignore more."""
 
@@ -59,8 +70,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Windows: the self-relative security descriptor."""
     attributes: int = 0
     """Windows: file attributes."""
-    streams: tuple[tuple[str, int, bytes, tuple[int, ...]], ...] = ()
-    """Windows: alternate data streams as (name, size, BLAKE3, ranges)."""
+    streams: tuple[Stream, ...] = ()
+    """Windows: alternate data streams."""
     digest: bytes = b""
     """BLAKE3 (32 bytes) of the content of a FILE as it was read; holes count as zeros. Empty for other kinds."""
     ranges: tuple[int, ...] = ()
@@ -68,6 +79,10 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     −1 is a hole of `length` zeros (offset 0)."""
     range_blocks: tuple[int, ...] = ()
     """Of a FILE with very many ranges: the blocks (in the table) that hold them instead of `ranges`."""
+    created: Time = (0, 0)
+    """Windows: time of creation."""
+    reparse: bytes = b""
+    """Windows: the data of a reparse point that is a name surrogate, tag included."""
 
 
 def path_order(path: bytes) -> bytes:

@@ -1,13 +1,17 @@
 """Grants: a person hands one point's root to one restore job on one host, through a coordinator that can read nothing.
 
 The target host makes an ephemeral HPKE key for the job and signs it with its Ed25519 key. The person's program opens the
-root with the passphrase and seals it to that key; `info` binds job, point, target, destination and conflict mode, so a
+root with the passphrase, seals it to that key, and signs the whole with the *source* host's Ed25519 key, which the
+passphrase gave back: HPKE has no sender, so without the signature a coordinator could seal a root of its own making and
+have the target write what it likes. `info` binds job, point, target, destination, conflict mode and the selection, so a
 coordinator that changes any of them hands over something that does not open.
 """
 
 from __future__ import annotations
 
+import hashlib
 import secrets
+from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -17,6 +21,7 @@ from common.ids import ulid_bytes, uuid_bytes
 from common.secret import Secret
 from common.vault import hpke
 from common.vault.derive import joined
+from common.vault.signed import SIGNATURE_SIZE
 
 _KEY_CONTEXT = b"stateward restore key v1\0"
 
@@ -50,10 +55,14 @@ def make_grant(
     target_host: str,
     destination: str | None,
     conflict: str,
+    includes: Sequence[str],
+    signer: Ed25519PrivateKey,
 ) -> bytes:
-    """The sealed grant: only the target host opens it, and only for this restore."""
-    info = _info(vault_id, job_id, source_host, point, target_host, destination, conflict)
-    return hpke.seal_to(public, root, info=info)
+    """signature (64) ‖ sealed root: only the target host opens it, and only for this restore. `signer` is the source
+    host's key."""
+    info = _info(vault_id, job_id, source_host, point, target_host, destination, conflict, includes)
+    sealed = hpke.seal_to(public, root, info=info)
+    return signer.sign(_message(public, info, sealed)) + sealed
 
 
 def open_grant(
@@ -67,19 +76,38 @@ def open_grant(
     target_host: str,
     destination: str | None,
     conflict: str,
+    includes: Sequence[str],
+    source: Ed25519PublicKey,
 ) -> bytes:
-    """The root in clear. Raises GrantRefused when the grant was made for anything else than this restore."""
-    info = _info(vault_id, job_id, source_host, point, target_host, destination, conflict)
+    """The root in clear. `source` is the key of the host whose point it is, as this host has it pinned.
+
+    Raises GrantRefused when the grant was made by somebody else, or for anything else than this restore.
+    """
+    info = _info(vault_id, job_id, source_host, point, target_host, destination, conflict, includes)
+    signature, sealed = grant[:SIGNATURE_SIZE], grant[SIGNATURE_SIZE:]
     try:
-        return hpke.open_sealed(seed, grant, info=info)
-    except NotTrusted as error:
+        source.verify(signature, _message(hpke.public_key(seed), info, sealed))
+        return hpke.open_sealed(seed, sealed, info=info)
+    except (NotTrusted, InvalidSignature) as error:
         raise GrantRefused(
-            "The grant does not belong to this job, point, target, destination and conflict mode."
+            "The grant was not made with the source host's key for this job, point, target, destination, conflict mode"
+            " and selection."
         ) from error
 
 
+def _message(public: bytes, info: bytes, sealed: bytes) -> bytes:
+    return b"stateward grant v1\0" + joined(public, info, hashlib.sha256(sealed).digest())
+
+
 def _info(
-    vault_id: str, job_id: str, source_host: str, point: str, target_host: str, destination: str | None, conflict: str
+    vault_id: str,
+    job_id: str,
+    source_host: str,
+    point: str,
+    target_host: str,
+    destination: str | None,
+    conflict: str,
+    includes: Sequence[str],
 ) -> bytes:
     where = b"scratch" if destination is None else b"folder" + destination.encode("utf-8", "surrogateescape")
     return joined(
@@ -91,4 +119,5 @@ def _info(
         uuid_bytes(target_host),
         where,
         conflict.encode(),
+        joined(*(glob.encode("utf-8", "surrogateescape") for glob in includes)),
     )

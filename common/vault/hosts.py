@@ -21,7 +21,7 @@ from common.secret import Secret
 from common.signing import load_public_key
 from common.vault import names
 from common.vault.documents import Decision, HostDocument, StateDocument
-from common.vault.keys import HostKeys, unwrap
+from common.vault.keys import HostKeys, key_id_of, unwrap
 from common.vault.points import StoredPoint
 from common.vault.reading import read_matching, read_oldest
 from common.vault.signed import read_signed, read_unverified, write_signed
@@ -80,7 +80,7 @@ def check_host_record(raw: bytes, *, vault_id: str, object_key: str, public: Ed2
 
 def host_ids(store: Store) -> list[str]:
     """Hosts that have a record, in order."""
-    return sorted({info.key.split("/")[1] for info in store.list("hosts/")})
+    return sorted({info.key.split("/")[1] for info in store.list("hosts/", hidden=True)})
 
 
 def read_host(store: Store, *, vault_id: str, host: str, trusted: bytes | None = None) -> HostRecord:
@@ -91,7 +91,7 @@ def read_host(store: Store, *, vault_id: str, host: str, trusted: bytes | None =
     """
     newest: HostRecord | None = None
     keys_seen: set[bytes] = set()
-    for info in store.list(f"hosts/{host}/"):
+    for info in store.list(f"hosts/{host}/", hidden=True):
         public = None if newest is None else newest.signing
 
         def accept(
@@ -103,6 +103,8 @@ def read_host(store: Store, *, vault_id: str, host: str, trusted: bytes | None =
             claimed = read_unverified(raw, HostDocument)
             signer = public or load_public_key(claimed.signing_public)
             document = check_host_record(raw, vault_id=vault_id, object_key=key, public=signer)
+            if key_id_of(document.recovery_public) != document.key_id:
+                raise NotTrusted(f"The record {key} names another key id than that of its recovery key.")
             if document.host != host or document.prev_sha256 != (b"" if before is None else before.sha256):
                 raise NotTrusted(f"The record {key} does not follow the one before it.")
             return HostRecord(document, key, hashlib.sha256(raw).digest())
@@ -125,7 +127,7 @@ def unwrap_host(store: Store, passphrase: Secret[str], *, vault_id: str, host: s
         Damaged: the vault holds no wrapping of this host.
     """
     problem: StatewardError = Damaged(f"The vault holds no wrapped key of host {host}.")
-    for info in sorted(store.list(f"keys/{host}/"), key=lambda info: names.last(info.key), reverse=True):
+    for info in sorted(store.list(f"keys/{host}/", hidden=True), key=lambda info: names.last(info.key), reverse=True):
         try:
             return read_matching(store, info.key, lambda raw: unwrap(raw, passphrase, vault_id=vault_id, host_id=host))
         except (WrongPassphrase, Damaged, FormatTooNew) as error:
@@ -141,7 +143,7 @@ def points_of(
     A point that the signer has received and the store does not show is among them, as one that does not count.
     """
     found = []
-    for info in store.list(f"points/{host}/"):
+    for info in store.list(f"points/{host}/", hidden=True):
         key = info.key
 
         def accept(raw: bytes, key: str = key) -> StoredPoint:
@@ -165,7 +167,7 @@ def points_of(
 def _hidden(store: Store, vault_id: str, host: str, shown: set[str], signer: Ed25519PublicKey) -> Iterator[FoundPoint]:
     """Points that a signed decision says are there, and that the store does not list."""
     newest: dict[str, StateDocument] = {}
-    for info in store.list(f"state/{host}/"):
+    for info in store.list(f"state/{host}/", hidden=True):
         point_id = info.key.split("/")[2]
         if point_id in shown:
             continue
@@ -229,23 +231,31 @@ def write_state(
     return key
 
 
+_MAY_FOLLOW: dict[str, frozenset[str]] = {
+    "": frozenset({Decision.RECEIVED, Decision.QUARANTINED, Decision.DELETED, Decision.PURGED}),
+    Decision.RECEIVED: frozenset({Decision.QUARANTINED, Decision.DELETED, Decision.PURGED}),
+    Decision.QUARANTINED: frozenset({Decision.RECEIVED, Decision.DELETED, Decision.PURGED}),
+    Decision.DELETED: frozenset({Decision.UNDELETED, Decision.PURGED}),
+}
+"""What changes a verdict: purged is final, undeleted takes back a deletion and nothing else; anything unknown changes
+nothing."""
+
+
 def verdict_of(store: Store, *, vault_id: str, point: StoredPoint, signer: Ed25519PublicKey | None) -> str:
     """The newest signed decision about exactly these bytes that changes whether the point counts; "" when there is none."""
     if signer is None:
         return ""
     verdict = ""
     for document in decisions(store, vault_id=vault_id, point=point, signer=signer):
-        if document.decision == Decision.UNDELETED:
-            verdict = Decision.RECEIVED.value
-        elif document.decision != Decision.RETENTION:
-            verdict = document.decision
+        if document.decision in _MAY_FOLLOW.get(verdict, ()):
+            verdict = Decision.RECEIVED.value if document.decision == Decision.UNDELETED else document.decision
     return verdict
 
 
 def decisions(store: Store, *, vault_id: str, point: StoredPoint, signer: Ed25519PublicKey) -> Iterator[StateDocument]:
     """Signed decisions about exactly these bytes, in the order of their ULIDs; what is not signed is passed over."""
     head = point.head
-    for info in store.list(f"state/{head.host}/{head.point}/"):
+    for info in store.list(f"state/{head.host}/{head.point}/", hidden=True):
         try:
             document = _decision(store, vault_id, info.key, signer)
         except (Damaged, NotTrusted):

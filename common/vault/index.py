@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from common.errors import Damaged, FormatTooNew
 from common.ids import uuid_bytes, uuid_text
-from common.vault.blocks import NONCE
+from common.vault.blocks import MAX_SEALED, NONCE
 from common.vault.derive import DomainKeys
+from common.vault.packs import HEADER, LARGEST
 from common.vault.signed import FORMAT_VERSION, decode
 
 MAGIC = b"SWIX"
@@ -84,6 +85,8 @@ class Index:
         if pack >= len(self.packs):
             raise Damaged("An index names a pack that it does not list.")
         sha256, size = self.packs[pack]
+        if not (HEADER.size <= offset and 0 < length <= MAX_SEALED and offset + length <= size):
+            raise Damaged("An index names bytes that its pack does not have.")
         return IndexRow(block_id, sha256, size, offset, length)
 
 
@@ -139,6 +142,10 @@ def read_index(data: bytes, *, object_key: str, keys: DomainKeys) -> Index:
     rows = memoryview(plain)[4 + length :]
     if len(rows) % _RECORD.size:
         raise Damaged(f"The index {object_key} has a wrong length.")
+    if uuid_bytes(object_key.split("/")[1]) != front.host:
+        raise Damaged(f"The index {object_key} speaks of another host.")
+    if any(len(sha256) != _ID_SIZE or not 0 < size <= LARGEST for sha256, size in front.packs):
+        raise Damaged(f"The index {object_key} names something that is no pack.")
     return Index(uuid_text(front.host), keys.domain_id, front.codec, tuple(front.packs), rows)
 
 

@@ -9,6 +9,7 @@ AAD = vault ‖ host ‖ key id ‖ public key ‖ parameters: a wrapping moved 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import secrets
 import string
 import struct
@@ -33,8 +34,8 @@ from common.vault.signed import FORMAT_VERSION, decode
 MIN_PASSPHRASE = 16
 MAX_PASSPHRASE_FILE = 4096
 _SALT = 16
-_MAX_ITERATIONS = 16
-_MAX_MEMORY_KIB = 1024 * 1024
+_MAX_ITERATIONS = 8
+_MAX_MEMORY_KIB = 256 * 1024
 _MAX_LANES = 16
 _PRINTABLE = frozenset(string.ascii_letters + string.digits + string.punctuation + " ")
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -55,6 +56,8 @@ class HostKeys:
     """Shared domains: UUID → 32-byte secret."""
     vault_signer: Secret[bytes] | None = None
     """Standalone: the Ed25519 key that signs `config` and `state`."""
+    vault_sha256: bytes
+    """Of `vault.json`: who has the passphrase takes no planted one, and so no planted signer and no planted decision."""
 
     @property
     def recovery_public(self) -> bytes:
@@ -96,6 +99,8 @@ class Wrapping(msgspec.Struct, frozen=True, kw_only=True):
     public_key: bytes
     """Recovery public key, 1,216 bytes."""
     argon2: Argon2Parameters | None = None
+    check: bytes = b""
+    """By passphrase: the last 32 of the 64 bytes that Argon2id gives. AES-GCM does not commit to its key; this does."""
     sealed: bytes
 
 
@@ -106,6 +111,7 @@ class _Contents(msgspec.Struct, frozen=True, kw_only=True):
     host_secret: bytes
     domains: dict[str, bytes]
     vault_signer: bytes | None = None
+    vault_sha256: bytes
 
 
 def key_id_of(recovery_public: bytes) -> str:
@@ -113,7 +119,12 @@ def key_id_of(recovery_public: bytes) -> str:
 
 
 def new_host_keys(
-    *, vault_id: str, host_id: str, domains: dict[str, Secret[bytes]], vault_signer: Secret[bytes] | None = None
+    *,
+    vault_id: str,
+    host_id: str,
+    vault_sha256: bytes,
+    domains: dict[str, Secret[bytes]],
+    vault_signer: Secret[bytes] | None = None,
 ) -> HostKeys:
     return HostKeys(
         vault_id=vault_id,
@@ -123,6 +134,7 @@ def new_host_keys(
         host_secret=Secret(secrets.token_bytes(KEY_SIZE)),
         domains=domains,
         vault_signer=vault_signer,
+        vault_sha256=vault_sha256,
     )
 
 
@@ -137,11 +149,13 @@ def wrap(keys: HostKeys, passphrase: Secret[str]) -> bytes:
             host_secret=keys.host_secret.reveal(),
             domains={domain: secret.reveal() for domain, secret in keys.domains.items()},
             vault_signer=None if keys.vault_signer is None else keys.vault_signer.reveal(),
+            vault_sha256=keys.vault_sha256,
         )
     )
     public = keys.recovery_public
     aad = _aad(keys.vault_id, keys.host_id, keys.key_id, public, parameters)
-    sealed = AESGCM(_stretch(passphrase, parameters)).encrypt(NONCE, contents, aad)
+    key, check = _stretch(passphrase, parameters)
+    sealed = AESGCM(key).encrypt(NONCE, contents, aad)
     return msgspec.msgpack.encode(
         Wrapping(
             kind="passphrase",
@@ -150,6 +164,7 @@ def wrap(keys: HostKeys, passphrase: Secret[str]) -> bytes:
             key_id=keys.key_id,
             public_key=public,
             argon2=parameters,
+            check=check,
             sealed=sealed,
         )
     )
@@ -174,10 +189,14 @@ def unwrap(raw: bytes, passphrase: Secret[str], *, vault_id: str, host_id: str) 
     ):
         raise Damaged(f"The wrapping of key {wrapping.key_id} asks for parameters that are not allowed.")
     aad = _aad(vault_id, host_id, wrapping.key_id, wrapping.public_key, parameters)
+    key, check = _stretch(passphrase, parameters)
+    wrong = f"The passphrase does not open key {wrapping.key_id} of host {host_id}."
+    if not hmac.compare_digest(check, wrapping.check):
+        raise WrongPassphrase(wrong)
     try:
-        plain = AESGCM(_stretch(passphrase, parameters)).decrypt(NONCE, wrapping.sealed, aad)
+        plain = AESGCM(key).decrypt(NONCE, wrapping.sealed, aad)
     except InvalidTag as error:
-        raise WrongPassphrase(f"The passphrase does not open key {wrapping.key_id} of host {host_id}.") from error
+        raise WrongPassphrase(wrong) from error
     contents = decode(plain, _Contents)
     keys = HostKeys(
         vault_id=vault_id,
@@ -187,7 +206,10 @@ def unwrap(raw: bytes, passphrase: Secret[str], *, vault_id: str, host_id: str) 
         host_secret=Secret(contents.host_secret),
         domains={domain: Secret(secret) for domain, secret in contents.domains.items()},
         vault_signer=None if contents.vault_signer is None else Secret(contents.vault_signer),
+        vault_sha256=contents.vault_sha256,
     )
+    if {host_id, vault_id} & set(keys.domains):
+        raise Damaged(f"The wrapping of key {wrapping.key_id} names a domain that is none.")
     if keys.recovery_public != wrapping.public_key:
         raise Damaged(f"The wrapping of key {wrapping.key_id} holds another key than it names.")
     return keys
@@ -227,15 +249,17 @@ def generate_passphrase() -> Secret[str]:
     return Secret("-".join(groups))
 
 
-def _stretch(passphrase: Secret[str], parameters: Argon2Parameters) -> bytes:
+def _stretch(passphrase: Secret[str], parameters: Argon2Parameters) -> tuple[bytes, bytes]:
+    """(AES-256 key, check)."""
     kdf = Argon2id(
         salt=parameters.salt,
-        length=32,
+        length=64,
         iterations=parameters.iterations,
         lanes=parameters.lanes,
         memory_cost=parameters.memory_kib,
     )
-    return kdf.derive(passphrase.reveal().encode())
+    stretched = kdf.derive(passphrase.reveal().encode())
+    return stretched[:32], stretched[32:]
 
 
 def _aad(vault_id: str, host_id: str, key_id: str, public: bytes, parameters: Argon2Parameters) -> bytes:

@@ -1,6 +1,6 @@
 """Packs: sealed blocks of one domain, back to back, named by the SHA-256 of the whole (V3).
 
-Layout: `"SWPK"` ‖ u16 version ‖ 32 random bytes ‖ blocks. The random bytes make a name unique to an attempt, so that a
+Layout: `"SWPK"` ‖ u16 version ‖ 32 random bytes ‖ blocks ‖ padding. The random bytes make a name unique to an attempt: a
 condemned pack can never be "uploaded again" into a deletion. A pack closes at a size drawn between 14 and 18 MiB, so that
 sizes in the store tell nothing about blocks. One buffer holds the pack from its first block to the PUT: no copy is made.
 """
@@ -61,6 +61,13 @@ class ClosedPack:
         return self.name.sha256
 
 
+def padding(size: int) -> int:
+    """Random bytes to append, so that the size of a pack that closes early tells little about its blocks: up to the next
+    multiple of 1/16 of its power of two (at least 4 KiB), 6 % on average of small packs. No place names them."""
+    step = max(4096, 1 << max(size.bit_length() - 5, 0))
+    return -size % step if size < MIN_CLOSE else 0
+
+
 class PackBuilder:
     """Fills one pack after the other for one host and domain. Not for several threads at once."""
 
@@ -85,6 +92,7 @@ class PackBuilder:
         """The pack as it is, None when it is empty; the builder starts the next."""
         if not self._blocks:
             return None
+        self._data += self._random_bytes(padding(len(self._data)))
         self._name.size = len(self._data)
         done = ClosedPack(name=self._name, domain_id=self._domain_id, data=self._data, blocks=tuple(self._blocks))
         self._begin()

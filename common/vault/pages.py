@@ -19,6 +19,7 @@ from common.errors import Damaged, FormatTooNew
 from common.ids import ulid_bytes, ulid_text, uuid_bytes, uuid_text
 from common.vault import names
 from common.vault.documents import NamedObject
+from common.vault.packs import HEADER, LARGEST
 
 MAGIC = b"SWLP"
 VERSION = 1
@@ -36,6 +37,9 @@ class PageKind(IntEnum):
     PACKS = 0
     PAGES = 1
     INDEXES = 2
+
+
+_MAX_COUNT = {PageKind.PACKS: MAX_RECORDS, PageKind.PAGES: 16_384, PageKind.INDEXES: 16_384}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,12 @@ def root_page(host: str, kind: PageKind, objects: Sequence[NamedObject], random_
     return Page(names.page(host, hashlib.sha256(data).digest()), data, objects=tuple(objects))
 
 
-def read_page(key: str, data: bytes) -> Page:
-    """Raises Damaged when the bytes are not those of the name, or are no page; FormatTooNew."""
+def read_page(key: str, data: bytes, expected: PageKind) -> Page:
+    """Raises Damaged when the bytes are not those of the name, or are no page of this kind; FormatTooNew.
+
+    The kind is the reader's to say: a page of pages where packs are expected would name none, and a point that names no
+    pack looks complete.
+    """
     if hashlib.sha256(data).hexdigest() != names.last(key):
         raise Damaged(f"The list page {key} does not have the bytes of its name.")
     if len(data) < _HEADER.size:
@@ -100,13 +108,17 @@ def read_page(key: str, data: bytes) -> Page:
         raise Damaged(f"The object {key} is no list page.")
     if version > VERSION:
         raise FormatTooNew(f"The list page {key} has version {version}; this program knows {VERSION}.")
-    width = _INDEX if kind == PageKind.INDEXES else _PACK
-    if kind not in PageKind.__members__.values() or len(data) != _HEADER.size + count * width.size:
+    width = _INDEX if expected is PageKind.INDEXES else _PACK
+    if kind != expected or count > _MAX_COUNT[expected]:
+        raise Damaged(f"The list page {key} is not of the kind that is expected there.")
+    if len(data) != _HEADER.size + count * width.size:
         raise Damaged(f"The list page {key} has a wrong length.")
     rows = list(width.iter_unpack(data[_HEADER.size :]))
-    if kind == PageKind.PACKS:
+    if expected is PageKind.PACKS:
+        if any(not HEADER.size < size <= LARGEST for _, _, size in rows):
+            raise Damaged(f"The list page {key} names something that is no pack.")
         return Page(key, data, packs=tuple(PackRef(uuid_text(host), sha, size) for host, sha, size in rows))
-    if kind == PageKind.PAGES:
+    if expected is PageKind.PAGES:
         named = tuple(NamedObject(names.page(uuid_text(host), sha), sha) for host, sha, _ in rows)
     else:
         named = tuple(NamedObject(names.index(uuid_text(host), ulid_text(ulid)), sha) for host, ulid, sha in rows)

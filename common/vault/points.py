@@ -47,6 +47,9 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     domain: str
     codec: str
     key_id: str
+    config_seq: int
+    config_sha256: bytes
+    """The newest config that the host has seen: who opens the point notices one that is hidden."""
     suite: str = hpke.SUITE_ID
     lists: tuple[bytes, ...]
     """SHA-256, and so name, of each list page under the point's own host."""

@@ -19,6 +19,9 @@ T = TypeVar("T")
 _REFUSALS = (Damaged, NotTrusted, FormatTooNew, WrongPassphrase)
 """What an `accept` says of bytes that may be somebody else's: other versions are asked for."""
 
+LARGEST_OBJECT = 64 * 1024 * 1024
+"""No object of a vault is larger, and no more is read of one: a hostile store cannot fill memory."""
+
 _PART = 2 * 1024 * 1024
 
 
@@ -32,13 +35,14 @@ def read_matching(
         Damaged: no version is accepted (the first refusal is the cause), or the object is missing.
         NotTrusted, FormatTooNew, WrongPassphrase: as `accept` raised it, when no version is accepted.
     """
+    wanted = LARGEST_OBJECT if length is None else length
     try:
-        return accept(store.get(key, offset=offset, length=length))
+        return accept(store.get(key, offset=offset, length=wanted))
     except _REFUSALS as error:
         first = error
     for version in _older(store, key):
         try:
-            return accept(store.get(key, offset=offset, length=length, version=version))
+            return accept(store.get(key, offset=offset, length=wanted, version=version))
         except _REFUSALS:
             continue
     raise first
@@ -53,7 +57,7 @@ def read_oldest(store: Store, key: str, accept: Callable[[bytes], T]) -> T:
     refused: StatewardError | None = None
     for version in versions:
         try:
-            return accept(store.get(key, version=version))
+            return accept(store.get(key, length=LARGEST_OBJECT, version=version))
         except _REFUSALS as error:
             refused = refused or error
     raise refused or ObjectMissing(f"The store does not hold {key}.")

@@ -55,6 +55,8 @@ def decode(body: bytes | memoryview, into: type[T]) -> T:
     """A msgpack document with a field `v`. Raises FormatTooNew for a later version, Damaged for anything else."""
     try:
         version = msgspec.msgpack.decode(body, type=_Versioned).v
+        if version < FORMAT_VERSION:
+            raise Damaged("A document of the vault does not say a format version that exists.")
         if version > FORMAT_VERSION:
             raise FormatTooNew(
                 f"This part of the vault has format version {version}; this program knows {FORMAT_VERSION}."

@@ -78,8 +78,12 @@ class Store(Protocol):
 
     def head(self, key: str, *, version: str | None = None) -> ObjectInfo: ...
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Objects whose key starts with `prefix`, in byte order of the keys; lazily, page by page. No checksums."""
+    def list(self, prefix: str, *, hidden: bool = False) -> Iterator[ObjectInfo]:
+        """Objects whose key starts with `prefix`, in byte order of the keys; lazily, page by page. No checksums.
+
+        With `hidden` also those behind a delete marker, as far as the store keeps them and shows them to this caller:
+        the newest version that is no marker.
+        """
         ...
 
     def versions(self, key: str) -> Sequence[ObjectVersion]:

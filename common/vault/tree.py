@@ -24,7 +24,9 @@ from blake3 import blake3
 
 from common.errors import Damaged, FormatTooNew
 from common.ids import uuid_bytes, uuid_text
+from common.vault.blocks import MAX_PLAIN, MAX_SEALED
 from common.vault.entry import Entry
+from common.vault.packs import HEADER
 from common.vault.signed import FORMAT_VERSION, decode
 
 MAGIC = b"SWTB"
@@ -78,12 +80,23 @@ class RootBlock(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def place(self) -> Place:
+        """Raises Damaged where it cannot be a place."""
+        sizes = (len(self.host), len(self.pack), len(self.id), len(self.key))
+        if sizes != (16, 32, 32, 32):
+            raise Damaged("The root names something that is no place of a block.")
+        check_place(self.offset, self.length, self.plain_size)
         return Place(uuid_text(self.host), self.pack, self.offset, self.length, self.plain_size, self.id, self.key)
 
 
 class Root(msgspec.Struct, frozen=True, kw_only=True):
     v: int = FORMAT_VERSION
     blocks: list[RootBlock]
+
+
+def check_place(offset: int, length: int, plain_size: int) -> None:
+    """Raises Damaged unless a block can lie there."""
+    if offset < HEADER.size or not 0 < length <= MAX_SEALED or not 0 <= plain_size <= MAX_PLAIN:
+        raise Damaged("A block is said to lie where none can.")
 
 
 def write_root(blocks: Iterable[tuple[Place, bytes]]) -> bytes:
@@ -244,6 +257,7 @@ def _read_front(plain: bytes) -> tuple[tuple[Place, ...], memoryview]:
     for number, offset, length, plain_size, block_id, key in _BLOCK.iter_unpack(view[packs_end:blocks_end]):
         if number >= pack_count:
             raise Damaged("A block of the tree names a pack that it does not list.")
+        check_place(offset, length, plain_size)
         host, pack = packs[number]
         places.append(Place(host, pack, offset, length, plain_size, block_id, key))
     return tuple(places), view[blocks_end:]

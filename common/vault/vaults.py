@@ -1,7 +1,8 @@
 """Making and opening a vault: `vault.json` and the chain of `config` objects.
 
-`vault.json` is written once and names who signs; `config/1` names its SHA-256, and so does every wrapping; each later `config/<seq>` names the SHA-256 of the one before and is signed
-with the key that one names. A host pins vault id, signer and newest seq, and takes nothing older from the bucket.
+`vault.json` is written once and names who signs; `config/1` names its SHA-256, and so does every wrapping, so that who
+has a passphrase takes no planted one. Each later `config/<seq>` names the SHA-256 of the one before and is signed with the
+key that one names. A host pins vault id, signer and newest seq, and takes nothing older from the bucket.
 """
 
 from __future__ import annotations

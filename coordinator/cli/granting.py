@@ -60,6 +60,8 @@ def grant_for(view: GrantView, wanted: Wanted, passphrase: Secret[str]) -> Grant
         target_host=view.target_host,
         destination=wanted.spec.destination,
         conflict=wanted.spec.conflict.value,
+        includes=wanted.spec.includes,
+        signer=keys.signing_key,
     )
     return GrantCreate(grant=b64(sealed))
 

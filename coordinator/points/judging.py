@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from common.errors import Damaged, JobOver, NotTrusted, StatewardError
+from common.errors import Damaged, FormatTooNew, JobOver, NotTrusted, StatewardError
 from common.jobstates import JobState
 from common.signing import load_public_key
 from common.telemetry import bound, get_logger
@@ -19,6 +19,7 @@ from common.vault.accept import Verdict, index_objects, judge, read_pages
 from common.vault.documents import Decision, NamedObject
 from common.vault.hosts import verdict_of, write_state
 from common.vault.points import StoredPoint
+from common.vault.reading import expect_sha256, read_matching
 from common.vault.store import ObjectMissing, Store
 from coordinator.hosts.models import Host
 from coordinator.jobs.models import Job
@@ -115,9 +116,12 @@ def _packs_of(store: Store, prev: Point | None) -> frozenset[bytes]:
     if prev is None:
         return frozenset()
     try:
-        head = StoredPoint.parse(store.get(prev.object_key)).head
-        return frozenset(pack.sha256 for page in read_pages(store, head) for pack in page.packs)
-    except (Damaged, NotTrusted):
+        raw = read_matching(store, prev.object_key, expect_sha256(prev.object_key, bytes.fromhex(prev.sha256)))
+        head = StoredPoint.parse(raw).head
+        return frozenset(
+            pack.sha256 for page in read_pages(store, head) for pack in page.packs if pack.host == head.host
+        )
+    except (Damaged, NotTrusted, FormatTooNew):
         return frozenset()
 
 

@@ -74,7 +74,8 @@ class DirectoryStore:
             key=key, size=stat.st_size, modified=datetime.fromtimestamp(stat.st_mtime, UTC), version=_ONLY_VERSION
         )
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, *, hidden: bool = False) -> Iterator[ObjectInfo]:
+        del hidden  # nothing is ever hidden in a directory
         folder = self._root / prefix.rpartition("/")[0]
         try:
             yield from self._walk(folder, prefix)

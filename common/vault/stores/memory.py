@@ -53,11 +53,12 @@ class MemoryStore:
         digest = hashlib.sha256(found.data).digest()
         return ObjectInfo(key=key, size=len(found.data), modified=found.modified, version=found.id, sha256=digest)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, *, hidden: bool = False) -> Iterator[ObjectInfo]:
         with self._lock:
-            newest = sorted((key, versions[-1]) for key, versions in self._objects.items() if key.startswith(prefix))
-        for key, version in newest:
-            if version.data is not None:
+            found = sorted((key, list(reversed(each))) for key, each in self._objects.items() if key.startswith(prefix))
+        for key, versions in found:
+            version = next((each for each in versions if each.data is not None or not hidden), None)
+            if version is not None and version.data is not None:
                 yield ObjectInfo(key=key, size=len(version.data), modified=version.modified, version=version.id)
 
     def versions(self, key: str) -> Sequence[ObjectVersion]:

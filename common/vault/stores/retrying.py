@@ -59,8 +59,8 @@ class RetryingStore:
     def head(self, key: str, *, version: str | None = None) -> ObjectInfo:
         return self._retry(lambda: self._inner.head(key, version=version))
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        yield from self._retry(lambda: list(self._inner.list(prefix)))
+    def list(self, prefix: str, *, hidden: bool = False) -> Iterator[ObjectInfo]:
+        yield from self._retry(lambda: list(self._inner.list(prefix, hidden=hidden)))
 
     def versions(self, key: str) -> Sequence[ObjectVersion]:
         return self._retry(lambda: self._inner.versions(key))

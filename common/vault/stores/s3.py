@@ -104,7 +104,13 @@ class S3Store:
             sha256=base64.b64decode(checksum) if checksum else None,
         )
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, *, hidden: bool = False) -> Iterator[ObjectInfo]:
+        if hidden:
+            try:
+                yield from self._list_hidden(prefix)
+            except StoreDenied:  # this caller may list objects alone
+                yield from self.list(prefix)
+            return
         with self._errors(prefix):
             pages = (
                 self._client()
@@ -116,6 +122,22 @@ class S3Store:
                     yield ObjectInfo(
                         key=item["Key"].removeprefix(self._prefix), size=item["Size"], modified=item["LastModified"]
                     )
+
+    def _list_hidden(self, prefix: str) -> Iterator[ObjectInfo]:
+        seen = ""
+        with self._errors(prefix):
+            pages = (
+                self._client()
+                .get_paginator("list_object_versions")
+                .paginate(Bucket=self._location.bucket, Prefix=self._prefix + prefix)
+            )
+            for page in pages:
+                for item in page.get("Versions", []):  # by key, newest first
+                    if item["Key"] != seen:
+                        seen = item["Key"]
+                        yield ObjectInfo(
+                            key=seen.removeprefix(self._prefix), size=item["Size"], modified=item["LastModified"]
+                        )
 
     def versions(self, key: str) -> Sequence[ObjectVersion]:
         full = self._full(key)
