@@ -123,6 +123,8 @@ class Target:
         self._absent: set[bytes] = set()
         try:
             self._tree: TargetTree = host.target(root, numeric_owner=numeric_owner)
+        except FileNotFoundError as error:  # as in /proc: its file system makes no folders
+            raise TargetNotWritable(f"The folder {root} cannot be made there.") from error
         except OSError as error:
             raise TargetNotWritable(f"The folder {root} cannot be written: {in_words(error)}.") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from common.errors import VaultUrlInvalid
 
@@ -28,7 +28,7 @@ class VaultLocation:
     @classmethod
     def parse(cls, url: str) -> VaultLocation:
         """Raises VaultUrlInvalid, which names the part that is wrong."""
-        parts = urlsplit(url)
+        parts = _split(url, url)
         if parts.username or parts.password:
             raise VaultUrlInvalid(f"The vault URL for {parts.hostname} holds credentials; they do not belong there.")
         if parts.scheme == "file":
@@ -48,6 +48,18 @@ class VaultLocation:
         return f"s3://{self.bucket}{prefix}?{'&'.join(query)}"
 
 
+def _split(address: str, url: str) -> SplitResult:
+    """Raises VaultUrlInvalid also for a port that is none."""
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError as error:
+        raise VaultUrlInvalid(f"The vault URL {url!r} cannot be read: {error}.") from error
+    if port == 0:
+        raise VaultUrlInvalid(f"The vault URL {url!r} has port 0, which no server has.")
+    return parts
+
+
 def _file(url: str, netloc: str, path: str, query: str) -> VaultLocation:
     if netloc not in {"", "localhost"} or query or not Path(path).is_absolute() or Path(path) == Path("/"):
         raise VaultUrlInvalid(f"The vault URL {url!r} does not name an absolute folder.")
@@ -65,7 +77,7 @@ def _s3(url: str, bucket: str, prefix: str, query: str) -> VaultLocation:
         raise VaultUrlInvalid(f"The vault URL {url!r} has an unknown option {unknown[0]!r}.")
     endpoint = options.get("endpoint")
     if endpoint is not None:
-        end = urlsplit(endpoint)
+        end = _split(endpoint, url)
         if end.scheme not in {"http", "https"} or not end.hostname or end.username or end.path.strip("/"):
             raise VaultUrlInvalid(f"The vault URL {url!r} has an endpoint that is not http(s)://host:port.")
     return VaultLocation(
