@@ -67,6 +67,7 @@ class TreeWriter:
         )
         host_keys: DomainKeys = sealing.domains[host_domain]
         self._builder = TreeBlockBuilder(host_keys.gear)
+        self._ended = False
         self._waiting: deque[Content] = deque()
         self._links: dict[tuple[int, int], tuple[Content, int]] = {}
         reporter.counts = uploader.counts
@@ -90,10 +91,11 @@ class TreeWriter:
             self._push()
 
     def finish(self) -> None:
-        """Wait for every block and write the rest of the tree."""
+        """Wait for every block and write the rest of the tree. A tree without entries has one block, too: a point that
+        names no pack is taken for one that has lost it."""
         self._reader.flush()
         self._settle()
-        if not self._builder.empty:
+        if not self._builder.empty or not self._ended:
             self._end_block()
 
     def _bounded(self, entry: Entry) -> Entry:
@@ -140,13 +142,15 @@ class TreeWriter:
             entry.inode,
         ):
             return None
+        used: dict[tuple[str, bytes], int] = {}
         for piece in pieces:
             if piece.place is None:
                 continue
             pack = self._uploader.find(piece.place.id)
             if pack is None or not pack.stored or (pack.host, pack.sha256) != (piece.place.host, piece.place.pack):
                 return None
-            self.used[pack.host, pack.sha256] = pack.size
+            used[pack.host, pack.sha256] = pack.size
+        self.used |= used
         self._reporter.advance(entry.size)
         return Content(entry, before.digest, known=pieces)
 
@@ -185,6 +189,7 @@ class TreeWriter:
     def _end_block(self) -> None:
         first_path = self._builder.first_path
         self._tree_file.add_tree_block(self._builder.finish(), first_path)
+        self._ended = True
 
     def _push(self) -> None:
         """Too many entries wait: cut bundles, close packs, and wait for them."""
