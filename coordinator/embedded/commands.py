@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated
 
 import typer
@@ -93,11 +93,9 @@ def _running(ours: Context, ports: Ports) -> Iterator[Running]:
 def _stay(ours: Context, running: Running) -> None:
     """Until Ctrl-C, which is how it is meant to end; raises ServiceFailed when a server is given up."""
     ours.messages.print("Running. Ctrl-C ends everything.", highlight=False)
-    try:
+    with suppress(KeyboardInterrupt):
         while True:
             running.supervisor.wait(1.0)
-    except KeyboardInterrupt:
-        ours.messages.print("Ending …", highlight=False)
 
 
 def _show_passphrase(ours: Context, running: Running) -> None:
