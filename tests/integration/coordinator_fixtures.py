@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import threading
@@ -216,11 +217,13 @@ class Host:
             made = new_host_keys(
                 vault_id=vault_id,
                 host_id=self.id,
+                vault_sha256=hashlib.sha256(unb64(self.enrolled.vault_object)).digest(),
                 domains={self.enrolled.domain.domain_id: Secret(unb64(self.enrolled.domain.secret))},
             )
             self.keys = HostKeys(
                 vault_id=made.vault_id,
                 host_id=made.host_id,
+                vault_sha256=made.vault_sha256,
                 recovery_seed=made.recovery_seed,
                 signing=Secret(self.key.private_bytes_raw()),
                 host_secret=made.host_secret,

@@ -61,6 +61,7 @@ def commit(host: Host, lease: Lease, *, pack: bytes | None = None, **changes: ob
     """A small recovery point, written with the lease's own credentials."""
     store = worker_store(lease)
     assert host.keys is not None
+    assert host.enrolled is not None
     assert lease.point is not None
     data = pack or secrets.token_bytes(100_000)
     sha = hashlib.sha256(data).digest()
@@ -81,9 +82,11 @@ def commit(host: Host, lease: Lease, *, pack: bytes | None = None, **changes: ob
         "fence": lease.fence,
         "source": "system-state",
         "created": host.clock().isoformat(),
-        "domain": host.enrolled.domain.domain_id if host.enrolled else "",
+        "domain": host.enrolled.domain.domain_id,
         "codec": "raw",
         "key_id": host.keys.key_id,
+        "config_seq": host.enrolled.config_seq,
+        "config_sha256": hashlib.sha256(unb64(host.enrolled.config_object)).digest(),
         "lists": (page.named.sha256,),
         "indexes": (),
         "files": 3,
@@ -272,7 +275,7 @@ def test_a_point_that_does_not_hold_fails_the_job(
     job = ask(coordinator, host)
     (message,) = host.check_in().jobs
     lease = host.lease(job.id, message)
-    commit(host, lease, pack=b"never stored" if words == "hold whole" else None, **changes)
+    commit(host, lease, pack=secrets.token_bytes(100_000) if words == "hold whole" else None, **changes)
     host.check_in(host.event(lease, JobState.COMMITTED))
     failed = job_in(coordinator, job.id, JobState.FAILED)
     assert failed.code == "damaged"
@@ -375,6 +378,8 @@ def test_a_restore_waits_for_its_grant_and_the_coordinator_cannot_read_it(coordi
         target_host=host.id,
         destination=None,
         conflict=spec.conflict.value,
+        includes=spec.includes,
+        source=host.key.public_key(),
     )
     assert root == b"the root"
     host.check_in(host.event(lease, JobState.COMPLETED_WITH_WARNINGS))
