@@ -115,7 +115,7 @@ class VaultUrlInvalid(UsageError):
 class BucketMissing(UsageError):
     code = "bucket_missing"
     number = 23
-    default_next_step = "Check the bucket's name and the endpoint, or run `stateward-worker init` to create the vault."
+    default_next_step = "Check the bucket's name and the endpoint; a bucket is made with the store's own tools."
 
 
 class NotInitialised(UsageError):
@@ -271,7 +271,7 @@ class WrongPassphrase(Refused):
     code = "wrong_passphrase"
     number = 71
     default_next_step = (
-        "Compare the key id shown with the one on the recovery kit, and try the passphrase saved for it."
+        "Compare the key id shown with the one noted when the host was enrolled, and try the passphrase saved for it."
     )
 
 
@@ -287,7 +287,7 @@ class NotTrusted(Refused):
     code = "not_trusted"
     number = 73
     default_next_step = (
-        "Do not go on. Compare the fingerprints with the recovery kit; somebody may have written to the vault."
+        "Do not go on. Compare the fingerprints with those noted at enrolment; somebody may have written to the vault."
     )
 
 
@@ -389,7 +389,9 @@ class Damaged(StatewardError):
     code = "damaged"
     number = 90
     exit_code = ExitCode.DAMAGED
-    default_next_step = "Restore the named files from another recovery point, and run `stateward-worker vault scrub`."
+    default_next_step = (
+        "Restore the named files from another recovery point, and look at the store with `stateward-worker verify`."
+    )
 
 
 class Cancelled(StatewardError):

@@ -10,6 +10,7 @@ import ipaddress
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -91,6 +92,13 @@ class Settings(BaseSettings):
     def _tls_where_needed(self) -> Settings:
         if not self.loopback and (self.tls_certificate is None or self.tls_key is None):
             raise ValueError(f"listen_host {self.listen_host} is not loopback: set tls_certificate and tls_key")
+        for name, url, plain in (
+            ("queue.url", self.queue.url, "redis"),
+            ("queue.host_url", self.queue.host_url, "redis"),
+        ):
+            parts = urlsplit(url)
+            if parts.scheme == plain and not _is_loopback(parts.hostname or ""):
+                raise ValueError(f"{name} {parts.hostname} is not loopback: use rediss://")
         return self
 
     @classmethod
@@ -120,12 +128,16 @@ class Settings(BaseSettings):
 
     @property
     def loopback(self) -> bool:
-        if self.listen_host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.listen_host).is_loopback
-        except ValueError:
-            return False
+        return _is_loopback(self.listen_host)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class ClientSettings(BaseSettings):

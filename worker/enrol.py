@@ -132,7 +132,7 @@ def confirm(key_saved: str, deps: EnrolDeps) -> Registration:
     if key_saved.strip().lower() != identity.recovery_fingerprint:
         raise Refused(
             f"The fingerprint {key_saved} is not that of this host's key, which is {identity.recovery_fingerprint}.",
-            next_step="Compare it with the recovery kit, and confirm the key that is written there.",
+            next_step="Compare it with the fingerprint that `register` showed.",
         )
     if identity.state == ACTIVE:
         return _told(identity)

@@ -38,6 +38,7 @@ from worker.onlyone import only_one
 from worker.pinned import vault_folder
 from worker.platform import this_host
 from worker.platform.api import CheckResult, Outcome
+from worker.reach import http_time
 from worker.restore import RestoreDeps, RestoreRequest, run_restore
 from worker.settings import WorkerSettings
 from worker.target import Conflict
@@ -153,10 +154,13 @@ class FleetWorks:
         endpoints = [Endpoint(name="coordinator", address=identity.coordinator_url)]
         if location.scheme == "s3":
             endpoints.append(Endpoint(name="store", address=store))
+        endpoints.append(Endpoint(name="queue", address=identity.queue.url, required=False))
         return CheckPlan(
             folder=self._settings.state,
             needed_bytes=MIN_FREE,
             endpoints=tuple(endpoints),
+            remote_time=lambda: http_time(identity.coordinator_url),
+            now=_now,
             verify_timeout_s=verify_s,
             cancelled=tether.cancelled,
         )

@@ -5,13 +5,17 @@ from __future__ import annotations
 import socket
 import ssl
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+import httpx
 
 from worker.platform.api import CheckResult, Outcome
 from worker.platform.reasons import in_words
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
 _SCHEMES = {"https": (443, True), "http": (80, False), "rediss": (6379, True), "redis": (6379, False)}
@@ -31,6 +35,8 @@ class Endpoint:
     ca_file: Path | None = None
     """Certificates to trust instead of the system's."""
     timeout_s: float = 5.0
+    required: bool = True
+    """False: a failure warns (a host lives without its queue)."""
 
 
 def reachability(endpoint: Endpoint) -> CheckResult:
@@ -40,7 +46,8 @@ def reachability(endpoint: Endpoint) -> CheckResult:
         where = _reach(endpoint)
     except _Unreached as why:
         reason = f"The {endpoint.name} ({_shown(endpoint.address)}) cannot be reached: {why.reason}."
-        return CheckResult(name=name, outcome=Outcome.FAIL, reason=reason, next_step=why.next_step)
+        outcome = Outcome.FAIL if endpoint.required else Outcome.WARN
+        return CheckResult(name=name, outcome=outcome, reason=reason, next_step=why.next_step)
     return CheckResult(name=name, outcome=Outcome.PASS, reason=f"The {endpoint.name} answers on {where}.")
 
 
@@ -133,3 +140,16 @@ def _shown(address: str) -> str:
     """The address without a password."""
     scheme, separator, rest = address.rpartition("://")
     return scheme + separator + rest.rpartition("@")[2]
+
+
+def http_time(url: str, *, timeout_s: float = 5.0) -> datetime:
+    """The clock at the other end of an HTTP endpoint, by the Date of any answer (RFC 9110 wants one). To the second.
+
+    Raises:
+        OSError: no answer, or none with a date.
+    """
+    try:
+        date = httpx.head(url, timeout=timeout_s).headers.get("Date", "")
+        return parsedate_to_datetime(date)
+    except (httpx.HTTPError, ValueError) as error:
+        raise OSError(f"{url} says no time ({type(error).__name__}).") from error

@@ -90,7 +90,6 @@ def run_restore(request: RestoreRequest, deps: RestoreDeps) -> JobReport:
             "destination": str(request.destination),
             "failed_count": len(failed),
             "failed": tuple(PathReason(path=shown(path), reason=reason) for path, reason in failed[:MAX_LISTED]),
-            "warnings_count": sum(outcome.notes.values()),
             "warnings": tuple(
                 PathReason(path="", reason=f"{note} ({count} times)") for note, count in sorted(outcome.notes.items())
             ),

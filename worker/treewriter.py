@@ -83,9 +83,9 @@ class TreeWriter:
             if content is None:
                 return
             self._remember_links(content)
+        if entry.kind != Kind.DIRECTORY:
             self._reporter.files += 1
-        if content is not None:
-            self._waiting.append(content)
+        self._waiting.append(content)
         self._write_ready()
         if len(self._waiting) > MAX_WAITING:
             self._push()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from common.contracts.jobs import Conflict, RestoreSpec
 from common.contracts.operator import GrantView, JobCreate
-from common.errors import CoordinatorUnavailable, JobOver, UsageError
+from common.errors import CoordinatorUnavailable, JobOver, StatewardError, error_classes
 from common.vault.keys import read_passphrase_file
 from coordinator.cli.checked import checked
 from coordinator.cli.context import Context, context_of
@@ -53,10 +54,11 @@ def restore(
             view = wait_for_key(ours, api, job.id)
             ours.messages.print(f"The host's key has the fingerprint {target_fingerprint(view)}.", highlight=False)
             job = api.send_grant(job.id, grant_for(view, wanted, passphrase))
-        except UsageError:
+        except JobOver:
             raise
         except Exception:
-            api.cancel_job(job.id)
+            with contextlib.suppress(StatewardError):  # what went wrong first is what is told
+                api.cancel_job(job.id)
             raise
         shown_or_watched(ours, api, job, wait=wait)
 
@@ -71,7 +73,9 @@ def wait_for_key(ours: Context, api: ApiClient, job_id: str) -> GrantView:
     while waited < PATIENCE_S:
         job = api.job(job_id)
         if job.state.ended:
-            raise JobOver(f"The job is {job.state.value}: {job.reason or 'it asked for no grant'}")
+            known = {cls.code: cls for cls in error_classes()}
+            reason = job.reason or f"The job is {job.state.value}: it asked for no grant."
+            raise known.get(job.code, JobOver)(reason, next_step=job.next_step or None)
         if job.attempt:
             view = api.grant(job_id)
             if view.public_key is not None:

@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from typing import Annotated
 
 import typer
-from rich.panel import Panel
 
 from common.errors import Cancelled, ExitCode
 from coordinator.cli.context import Context, context_of
@@ -101,15 +100,14 @@ def _stay(ours: Context, running: Running) -> None:
 def _show_passphrase(ours: Context, running: Running) -> None:
     if running.passphrase is None or ours.options.json or ours.options.quiet:
         return
-    ours.messages.print(
-        Panel(
-            f"{running.passphrase.reveal()}\n\nShown once; kept in {running.passphrase_file} (only this user reads it)."
-            "\nWithout it nobody can open this machine's recovery points.",
-            title="Passphrase",
-            expand=False,
-        ),
-        highlight=False,
-    )
+    for line in (
+        "",
+        f"Passphrase: {running.passphrase.reveal()}",
+        f"Shown once; kept in {running.passphrase_file} (only this user reads it).",
+        "Without it nobody can open this machine's recovery points.",
+        "",
+    ):
+        ours.messages.print(line, highlight=False, markup=False)
 
 
 def _show_addresses(ours: Context, running: Running) -> None:

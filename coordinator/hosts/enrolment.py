@@ -63,7 +63,7 @@ def enrol(services: Services, request: EnrolRequest) -> EnrolReply:
         elif host.public_key != public_key or host.state == HostState.REMOVED.value or host.vault_id != vault.id:
             raise Conflicting(
                 f"Host {request.host_id} is registered already, with another key or in another vault, or was removed.",
-                next_step="Register with a new identity; taking over points is `register --take-over`.",
+                next_step="Register with a new identity: with another state folder.",
             )
     if services.queue_users is not None:
         try:
@@ -90,7 +90,7 @@ def take_keys(services: Services, host_id: str, request: KeysRequest) -> KeysRep
     if request.key_saved is not None and request.key_saved != fingerprint(document.recovery_public):
         raise Refused(
             "The fingerprint that was confirmed is not that of the host's recovery key.",
-            next_step="Compare it with the recovery kit, and confirm the key that is written there.",
+            next_step="Compare it with the fingerprint that `register` showed.",
         )
     store = services.storage.store(vault.url)
     _put_once(store, request.wrapping_key, wrapping)

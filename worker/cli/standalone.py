@@ -24,6 +24,7 @@ from worker.pinned import vault_folder
 from worker.platform import this_host
 from worker.platform.api import CheckResult, Outcome
 from worker.privatefiles import make_private_folder
+from worker.reach import http_time
 from worker.recovery import open_host
 from worker.restore import RestoreDeps, RestoreRequest, run_restore
 from worker.settings import load_settings
@@ -109,7 +110,8 @@ def backup_command(
     if missing:
         raise UsageError(f"The path {missing[0]} does not exist.", next_step="Name paths that exist.")
     interrupt = Interrupt()
-    folder = load_settings(state=state).state
+    settings = load_settings(state=state)
+    folder = settings.state
     spec = BackupSpec(
         system_state=system_state,
         paths=tuple(str(path.absolute()) for path in paths or []),
@@ -137,7 +139,7 @@ def backup_command(
                 progress=progress,
                 cancelled=interrupt.check,
                 before_commit=interrupt.check,
-                excludes=(folder.absolute(), *((location.path,) if location.path else ())),
+                excludes=(folder.absolute(), *settings.never_back_up, *((location.path,) if location.path else ())),
                 cores=opening.cores(),
             )
             report = run_backup(request, deps)
@@ -224,7 +226,7 @@ def recover_command(
         typer.echo(found.head.point)
     else:
         as_rows({**document, "bytes": size(report.logical_bytes), "failed": report.failed_count, "to": str(to)})
-        list_reasons("Not permitted to this user or file system", report.warnings, report.warnings_count)
+        list_reasons("Not permitted to this user or file system", report.warnings, len(report.warnings))
         list_reasons("Could not be restored", report.failed, report.failed_count)
     if report.failed_count:
         raise typer.Exit(ExitCode.DAMAGED)
@@ -240,10 +242,14 @@ def check_command(
 ) -> None:
     """Run the prechecks alone."""
     folder = load_settings(state=state).state
+    endpoints = _endpoints(folder, vault)
+    http = next((each.address for each in endpoints if each.address.startswith("http")), None)
     plan = CheckPlan(
         folder=folder,
         needed_bytes=MIN_FREE,
-        endpoints=tuple(_endpoints(folder, vault)),
+        endpoints=tuple(endpoints),
+        remote_time=None if http is None else lambda: http_time(http),
+        now=None if http is None else opening.now,
         verify_timeout_s=verify_seconds if system_state else 0,
     )
     results: list[CheckResult] = []
@@ -269,7 +275,7 @@ def _endpoints(folder: Path, vault: str | None) -> list[Endpoint]:
     identity = find_identity(folder)
     if identity is not None:
         found.append(Endpoint(name="coordinator", address=identity.coordinator_url))
-        found.append(Endpoint(name="queue", address=identity.queue.url))
+        found.append(Endpoint(name="queue", address=identity.queue.url, required=False))
         vault = vault or identity.vault.url
     if vault is not None:
         location = VaultLocation.parse(vault)

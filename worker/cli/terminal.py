@@ -116,8 +116,9 @@ def list_reasons(title: str, reasons: tuple[PathReason, ...], count: int) -> Non
     typer.echo(f"{title}: {count}", err=True)
     for each in reasons[:SHOWN_WARNINGS]:
         typer.echo(f"  {each.path}: {each.reason}" if each.path else f"  {each.reason}", err=True)
-    if count > SHOWN_WARNINGS:
-        typer.echo(f"  … and {count - SHOWN_WARNINGS} more (--json lists up to 1,000)", err=True)
+    more = len(reasons) - SHOWN_WARNINGS
+    if more > 0:
+        typer.echo(f"  … and {more if count <= len(reasons) else count - SHOWN_WARNINGS} more (see --json)", err=True)
 
 
 def as_rows(document: dict[str, Any]) -> None:
