@@ -161,13 +161,14 @@ class _Checker:
                 assert kind in {"points", "keys", "state", "config", "vault.json"}, f"{key} has no place in a vault"
 
     def config_chain(self, signer: bytes) -> Ed25519PublicKey:
-        before = b""
+        """The first config names `vault.json`, each further one the config before it."""
+        before = first = hashlib.sha256(self.objects["vault.json"]).digest()
         for key in sorted(key for key in self.objects if key.startswith("config/")):
             body = self.signed("config", key, Ed25519PublicKey.from_public_bytes(signer))
             assert key == f"config/{body['seq']:010d}"
             assert body["prev_sha256"] == before
             before, signer = hashlib.sha256(self.objects[key]).digest(), body["signer"]
-        assert before
+        assert before != first
         return Ed25519PublicKey.from_public_bytes(signer)
 
     def signed(self, kind: str, key: str, public: Ed25519PublicKey) -> dict[str, Any]:

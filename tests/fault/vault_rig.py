@@ -11,9 +11,9 @@ import secrets
 import shutil
 import stat
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.contracts.jobs import BackupSpec, JobReport
 from common.secret import Secret
@@ -32,6 +32,7 @@ from worker.restore import RestoreDeps, RestoreRequest, run_restore
 from worker.standalone import Chain, find_pinned, initialise, plan_backup, receive
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from common.vault.keys import HostKeys
@@ -55,11 +56,11 @@ def nothing(*_ignored: object) -> None:
 class Rig:
     """`store` is the vault as it is; calls take another one (faulty, say) that stands before it."""
 
-    store: Store
+    store: Store = field(repr=False)
     location: VaultLocation
     state: Path
     source: Path
-    keys: HostKeys
+    keys: HostKeys = field(repr=False)
 
     @classmethod
     def make(
@@ -97,6 +98,9 @@ class Rig:
         shutil.copytree(self.state, folder / "state")
         return replace(self, store=store, state=folder / "state", source=source or self.source)
 
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:  # as hypothesis calls it
+        printer.text("<rig>")
+
     @property
     def pinned(self) -> PinnedVault:
         return load_pinned(self.state, self.keys.vault_id)
@@ -121,7 +125,13 @@ class Rig:
         pinned, vault = find_pinned(self.state, self.location, at)
         return plan_backup(at, pinned, vault, spec=BackupSpec(reread=reread), state=self.state)
 
-    def run(self, request: BackupRequest, store: Store | None = None, host: FakeHost | None = None) -> JobReport:
+    def run(
+        self,
+        request: BackupRequest,
+        store: Store | None = None,
+        host: FakeHost | None = None,
+        before_commit: Callable[[], None] = nothing,
+    ) -> JobReport:
         deps = BackupDeps(
             store=store or self.store,
             host=host or self.host(),
@@ -132,7 +142,7 @@ class Rig:
             random_bytes=secrets.token_bytes,
             progress=nothing,
             cancelled=nothing,
-            before_commit=nothing,
+            before_commit=before_commit,
         )
         return run_backup(request, deps)
 
