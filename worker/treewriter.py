@@ -75,13 +75,13 @@ class TreeWriter:
     def add(self, source: SourceFile, domain_id: str) -> None:
         """Take a file with its content. What cannot be read has been said as a warning and is left out."""
         self._pause()
-        entry = self._bounded(source.entry)
-        source = SourceFile(entry=entry, real=source.real)
-        content: Content | None = Content(entry)
+        entry = source.entry
+        content = Content(entry)
         if entry.kind == Kind.FILE:
-            content = self._linked(entry) or self._unchanged(entry) or self._reader.read(source, domain_id)
-            if content is None:
+            found = self._linked(entry) or self._unchanged(entry) or self._reader.read(source, domain_id)
+            if found is None:
                 return
+            content = found
             self._remember_links(content)
         if entry.kind != Kind.DIRECTORY:
             self._reporter.files += 1
@@ -169,7 +169,7 @@ class TreeWriter:
             if len(pieces) > INLINE_RANGES:
                 spilled = self._spill(pieces)
                 pieces = []
-            if self._builder.add(content.finished_entry(), pieces, spilled):
+            if self._builder.add(self._bounded(content.finished_entry()), pieces, spilled):
                 self._end_block()
 
     def _spill(self, pieces: list[Piece]) -> list[Place]:
