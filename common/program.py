@@ -6,16 +6,24 @@ Only the `__main__` modules call this; nothing below them exits.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import tempfile
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import typer
 from typer.exceptions import TyperException
 
 from common.errors import Cancelled, ExitCode, StatewardError, UsageError
+
+
+class Interrupted(BaseException):
+    """Ctrl-C. No KeyboardInterrupt: typer ends with code 130 for it, and Python by the signal, whoever caught it, when it
+    struck inside of an `exec`."""
 
 
 def exit_code_table() -> str:
@@ -30,22 +38,41 @@ def run_program(command: Callable[[], int | None], *, debug: bool, as_json: bool
     trace goes into a file of this user, which the message names.
     """
     try:
-        return int(command() or ExitCode.DONE)
+        with _ctrl_c_interrupts():
+            return int(command() or ExitCode.DONE)
     except typer.Exit as stop:
         return int(stop.exit_code)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read us has gone: nothing is left to be said to
         return ExitCode.DONE
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # the last resort of a program
+    except (Exception, Interrupted) as error:  # noqa: BLE001  # the last resort of a program
         if debug:
             traceback.print_exc()
         return say(_in_words(error, debug=debug), as_json=as_json)
 
 
+@contextmanager
+def _ctrl_c_interrupts() -> Iterator[None]:
+    """Where Ctrl-C means what Python made it mean; not where somebody had it ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise Interrupted
+
+
 def _in_words(error: BaseException, *, debug: bool) -> StatewardError:
     if isinstance(error, StatewardError):
         return error
-    if isinstance(error, typer.Abort | KeyboardInterrupt):
+    if isinstance(error, typer.Abort | Interrupted):
         return Cancelled("Cancelled by Ctrl-C.")
     if isinstance(error, TyperException):
         return UsageError(f"{error.format_message().rstrip('.')}.")

@@ -7,17 +7,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-import typer
-from rich.console import Console
-
 from common.program import run_program
-from coordinator.cli.context import Context
-from coordinator.cli.main import Registration, build_app
-from coordinator.cli.options import split_options
-from coordinator.embedded.commands import register as embedded
-
-EXTRAS: tuple[Registration, ...] = (embedded,)
-"""Commands that are registered from elsewhere."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,10 +20,19 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _call(arguments: Sequence[str]) -> int:
+    """Loads the program and runs it: Ctrl-C during the second that takes ends like Ctrl-C later, in words."""
+    import typer  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415
+
+    from coordinator.cli.context import Context  # noqa: PLC0415
+    from coordinator.cli.main import build_app  # noqa: PLC0415
+    from coordinator.cli.options import split_options  # noqa: PLC0415
+    from coordinator.embedded.commands import register as embedded  # noqa: PLC0415
+
     options, rest = split_options(arguments)
     messages = Console(stderr=True, soft_wrap=True)
     context = Context(options=options, clock=_now, sleep=time.sleep, console=Console(), messages=messages)
-    command = typer.main.get_command(build_app(EXTRAS))
+    command = typer.main.get_command(build_app((embedded,)))
     code = command.main(args=rest, prog_name="stateward", standalone_mode=False, obj=context)
     return code if isinstance(code, int) else 0
 

@@ -9,6 +9,7 @@ from common.program import run_program, take_flags
 
 def main() -> None:
     """Entry point of the program."""
+    prepare_process()
     flags, arguments = take_flags(sys.argv[1:], ("--debug",))
     sys.exit(run_program(lambda: _call(arguments), debug="--debug" in flags, as_json="--json" in arguments))
 

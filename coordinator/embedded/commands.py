@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from common.errors import Cancelled, ExitCode
+from common.program import Interrupted
 from coordinator.cli.context import Context, context_of
 from coordinator.embedded.system import Ports, Running, embedded_system
 from coordinator.embedded.tour import Outcome, main_job, show_outcome
@@ -72,7 +73,7 @@ def _running(ours: Context, ports: Ports) -> Iterator[Running]:
     def end(_number: int, _frame: object) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # once: the end itself must not be interrupted
-        raise KeyboardInterrupt
+        raise Interrupted
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
@@ -85,14 +86,14 @@ def _running(ours: Context, ports: Ports) -> Iterator[Running]:
         with embedded_system(ours.data().absolute(), ports, say=say, sleep=ours.sleep) as running:
             yield running
             say("Ending …")
-    except KeyboardInterrupt:
+    except Interrupted:
         raise Cancelled("Ended by Ctrl-C; everything that was started has ended.") from None
 
 
 def _stay(ours: Context, running: Running) -> None:
     """Until Ctrl-C, which is how it is meant to end; raises ServiceFailed when a server is given up."""
     ours.messages.print("Running. Ctrl-C ends everything.", highlight=False)
-    with suppress(KeyboardInterrupt):
+    with suppress(Interrupted):
         while True:
             running.supervisor.wait(1.0)
 

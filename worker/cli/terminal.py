@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from common.contracts.jobs import PathReason
 from common.contracts.jobs import Progress as JobProgress
 from common.errors import Cancelled
+from common.program import Interrupted
 
 LINE_EVERY_S = 60.0
 SHOWN_WARNINGS = 20
@@ -49,7 +50,7 @@ class Interrupt:
 
     def _ask(self, number: int, _frame: object) -> None:
         if self._asked.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise Interrupted
         self._asked.set()
 
 
