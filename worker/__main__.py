@@ -9,7 +9,6 @@ from common.program import run_program, take_flags
 
 def main() -> None:
     """Entry point of the program."""
-    prepare_process()
     flags, arguments = take_flags(sys.argv[1:], ("--debug",))
     sys.exit(run_program(lambda: _call(arguments), debug="--debug" in flags, as_json="--json" in arguments))
 
@@ -17,7 +16,9 @@ def main() -> None:
 def _call(arguments: list[str]) -> int | None:
     """Loads the program and runs it: Ctrl-C during the second that takes ends like Ctrl-C later, in words."""
     from worker.cli.app import build  # noqa: PLC0415
+    from worker.platform import prepare_process  # noqa: PLC0415
 
+    prepare_process()
     code: int | None = build()(arguments, standalone_mode=False)
     return code
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -77,18 +76,14 @@ def worker(*arguments: str) -> tuple[float, float, float]:
     process = subprocess.Popen(
         (sys.executable, "-m", "worker", *arguments, "--json"), env=environment, stdout=subprocess.PIPE
     )
-    output, _ = process.communicate()
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
     seconds = time.monotonic() - begun
-    if process.returncode:
-        sys.exit(f"{arguments[0]} ended with {process.returncode}")
+    if status:
+        sys.exit(f"{arguments[0]} ended with {os.waitstatus_to_exitcode(status)}")
     json.loads(output)
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = usage.ru_utime + usage.ru_stime - worker_spent[0]
-    worker_spent[0] += spent
-    return seconds, spent, usage.ru_maxrss / 1024
-
-
-worker_spent = [0.0]
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def make_data(path: Path, size: int) -> Path:
@@ -103,11 +98,11 @@ def make_data(path: Path, size: int) -> Path:
                     break
                 if library.is_symlink() or not library.is_file():
                     continue
-                content = bytearray(library.read_bytes()[: size - written])
-                for at in range(0, len(content) - 8, STEP):
-                    content[at : at + 8] = (written + at).to_bytes(8, "little")
-                out.write(content)
-                written += len(content)
+                with library.open("rb") as piece:
+                    while written < size and (content := bytearray(piece.read(min(STEP, size - written)))):
+                        content[:8] = written.to_bytes(8, "little")
+                        out.write(content)
+                        written += len(content)
             if written == before:
                 out.write(os.urandom(size - written))
                 written = size

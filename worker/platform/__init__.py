@@ -10,10 +10,15 @@ if TYPE_CHECKING:
 
 if sys.platform == "win32":
     from worker.platform.windows.host import WindowsHost as _ThisHost
+
+    def prepare_process() -> None:
+        """Nothing is needed here."""
+
 else:
     from worker.platform.linux.host import LinuxHost as _ThisHost
+    from worker.platform.linux.memory import prepare_process
 
-__all__ = ["this_host"]
+__all__ = ["prepare_process", "this_host"]
 
 
 def this_host() -> Host:
