@@ -62,7 +62,7 @@ def decode(body: bytes | memoryview, into: type[T]) -> T:
                 f"This part of the vault has format version {version}; this program knows {FORMAT_VERSION}."
             )
         return msgspec.msgpack.decode(body, type=into)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Damaged(f"A document of the vault is not what it should be ({error}).") from error
 
 

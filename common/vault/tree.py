@@ -207,7 +207,7 @@ class TreeBlock:
                 if end > len(self._body):
                     raise Damaged("An entry of the tree is cut short.")
                 yield _ENTRY.decode(self._body[at + _LENGTH.size : end])
-            except (msgspec.MsgspecError, struct.error, RecursionError) as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, struct.error, RecursionError) as error:
                 raise Damaged(f"An entry of the tree cannot be read ({error}).") from error
             at = end
 
