@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -135,13 +136,19 @@ def show_outcome(ours: Context, running: Running, outcome: Outcome) -> None:
 def recover_command(running: Running, outcome: Outcome) -> str:
     words = [
         f"AWS_SHARED_CREDENTIALS_FILE={shlex.quote(str(running.recovery_credentials))}",
-        "stateward-worker recover",
+        f"{shlex.quote(_worker_program())} recover",
         f"--vault {shlex.quote(outcome.vault_url)}",
         f"--point {outcome.point}",
         f"--passphrase-file {shlex.quote(outcome.passphrase_file)}",
         f"--to {shlex.quote(str(Path.home() / 'recovered'))}",
     ]
     return " \\\n    ".join(words)
+
+
+def _worker_program() -> str:
+    """Where this installation has it; its plain name when it was not installed as a program."""
+    beside = Path(sys.executable).with_name("stateward-worker")
+    return str(beside) if beside.exists() else beside.name
 
 
 def _restore(ours: Context, running: Running, point: str) -> JobView:
