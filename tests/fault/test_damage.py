@@ -216,10 +216,14 @@ def test_packs_that_were_overwritten_or_hidden_restore_from_older_versions(
         (rig.source / "third").unlink()
 
 
-def test_a_vault_of_which_every_object_was_overwritten_is_recovered(rig: Rig, tmp_path: Path) -> None:
-    """All that a thief with PUT rights can do at once. The passphrase alone opens it, and the next backup works."""
+@pytest.mark.parametrize("attack", [garbage, marker])
+def test_a_vault_of_which_every_object_was_attacked_is_recovered(
+    rig: Rig, tmp_path: Path, attack: Callable[[MemoryStore, str], None]
+) -> None:
+    """All that a thief without the right to delete versions can do at once. The passphrase alone opens the vault, and
+    the next backup works."""
     for info in list(rig.store.list("")):
-        garbage(memory(rig), info.key)
+        attack(memory(rig), info.key)
     opened = open_host(rig.store, PASSPHRASE, host=None)
     assert opened.keys == rig.keys
     assert len(opened.points) == 2
@@ -292,9 +296,15 @@ def test_a_second_signed_version_of_a_point_does_not_count(rig: Rig) -> None:
     assert newest(rig) == last
 
 
+def take_away(rig: Rig, key: str) -> None:
+    """What a store can do that shows neither an object nor its versions."""
+    for version in memory(rig).versions(key):
+        memory(rig).delete(key, version=version.version)
+
+
 def test_a_hidden_newest_point_is_reported(rig: Rig) -> None:
     last = newest(rig)
-    memory(rig).overwrite(last.key, None)
+    take_away(rig, last.key)
     opened = rig.opened()
     assert opened.choose("latest").head.seq == last.head.seq - 1
     assert [problem for problem in opened.problems if last.key in problem]
@@ -302,7 +312,7 @@ def test_a_hidden_newest_point_is_reported(rig: Rig) -> None:
 
 def test_a_point_after_a_hidden_one_does_not_take_its_number(rig: Rig) -> None:
     last = newest(rig)
-    memory(rig).overwrite(last.key, None)
+    take_away(rig, last.key)
     request, chain = rig.plan()
     assert request.seq == last.head.seq + 1
     assert any(last.key in problem for problem in chain.problems)
@@ -312,8 +322,7 @@ def test_a_hidden_point_in_the_middle_is_a_gap(rig: Rig) -> None:
     rig.backup()
     middle = rig.opened().points[1].point
     assert middle is not None
-    for version in memory(rig).versions(middle.key):
-        memory(rig).delete(middle.key, version=version.version)
+    take_away(rig, middle.key)
     assert "Between seq 1 and 3 points are missing." in rig.opened().problems
 
 
@@ -373,7 +382,9 @@ def test_a_host_record_of_a_later_version_by_somebody_else_blocks_nothing(rig: R
 def test_a_planted_wrapping_gives_no_other_key(rig: Rig) -> None:
     """The thief wraps his own keys under a passphrase of his own: the real passphrase gives the real keys, and his
     passphrase keys whose points do not exist."""
-    his = new_host_keys(vault_id=rig.keys.vault_id, host_id=rig.keys.host_id, domains={})
+    his = new_host_keys(
+        vault_id=rig.keys.vault_id, host_id=rig.keys.host_id, vault_sha256=rig.keys.vault_sha256, domains={}
+    )
     thief = Secret("the thief's passphrase")
     rig.store.put(names.wrapping(rig.keys.host_id, his.key_id, new_ulid()), wrap(his, thief))
     assert open_host(rig.store, PASSPHRASE, host=None).keys == rig.keys
