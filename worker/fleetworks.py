@@ -29,7 +29,7 @@ from common.vault.documents import NamedObject
 from common.vault.location import VaultLocation
 from common.vault.points import StoredPoint
 from common.vault.store import Store, StoreCredentials
-from common.vault.stores import RetryingStore, open_store
+from common.vault.stores import Pacer, RetryingStore, open_store
 from worker.backup import BackupDeps, BackupRequest, run_backup
 from worker.check import CheckPlan, Endpoint, checks, raise_on_failure
 from worker.fleetpins import open_pinned
@@ -194,7 +194,8 @@ def _store(lease: Lease, tether: Tether) -> Store:
             _raiser(tether)()
             time.sleep(min(left, 0.2))  # noqa: TID251  # the job's process: this is its composition root
 
-    store = open_store(VaultLocation.parse(lease.vault.url), newest)
+    pacer = Pacer(tether.rate_limit, monotonic=time.monotonic, sleep=sleep)
+    store = open_store(VaultLocation.parse(lease.vault.url), newest, pacer=pacer)
     return RetryingStore(store, sleep=sleep, random=random.random, patience_s=PATIENCE_S)
 
 

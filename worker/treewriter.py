@@ -43,17 +43,20 @@ class TreeWriter:
         sealing: Sealing,
         host_domain: str,
         chunking: Chunking,
-        previous: PreviousTree | None,
+        previous: PreviousTree,
+        reread: bool,
         tree_file: TreeFile,
         reporter: Reporter,
         pause: Callable[[], None],
     ) -> None:
-        """`pause` is called every few megabytes, also inside a long file: it may raise, or write a bracket."""
+        """`reread` reads every file and takes nothing from `previous`, which then tells what changed unseen. `pause` is
+        called every few megabytes, also inside a long file: it may raise, or write a bracket."""
         self.used: dict[tuple[str, bytes], int] = {}
         """Every pack that the tree's content needs: (host, SHA-256) → size."""
         self._uploader = uploader
         self._host_domain = host_domain
         self._previous = previous
+        self._reread = reread
         self._tree_file = tree_file
         self._reporter = reporter
         self._pause = pause
@@ -82,6 +85,8 @@ class TreeWriter:
             if found is None:
                 return
             content = found
+            if self._reread and content.first is None:
+                self._report_unseen_change(content)
             self._remember_links(content)
         if entry.kind != Kind.DIRECTORY:
             self._reporter.files += 1
@@ -124,6 +129,12 @@ class TreeWriter:
         self._reporter.advance(entry.size)
         return Content(entry, first=first)
 
+    def _report_unseen_change(self, content: Content) -> None:
+        """A full re-read finds what size and times do not tell: a failing disk, or somebody who sets times back."""
+        found = self._previous.find(content.entry.path)
+        if found is not None and _looks_same(found[0], content.entry) and found[0].digest != content.digest:
+            self._reporter.warn(content.entry.path, "its content changed while its size and times did not")
+
     def _remember_links(self, content: Content) -> None:
         entry = content.entry
         if entry.links > 1 and content.first is None:
@@ -131,16 +142,11 @@ class TreeWriter:
 
     def _unchanged(self, entry: Entry) -> Content | None:
         """Content of the last backup, when nothing says that the file changed and all its blocks are known."""
-        found = None if self._previous is None else self._previous.find(entry.path)
+        found = None if self._reread else self._previous.find(entry.path)
         if found is None:
             return None
         before, pieces = found
-        if (before.size, before.mtime, before.ctime, before.inode) != (
-            entry.size,
-            entry.mtime,
-            entry.ctime,
-            entry.inode,
-        ):
+        if not _looks_same(before, entry):
             return None
         used: dict[tuple[str, bytes], int] = {}
         for piece in pieces:
@@ -203,3 +209,7 @@ class TreeWriter:
                 future.result()
         self._uploader.drain()
         self._write_ready()
+
+
+def _looks_same(before: Entry, now: Entry) -> bool:
+    return (before.size, before.mtime, before.ctime, before.inode) == (now.size, now.mtime, now.ctime, now.inode)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -13,9 +14,10 @@ from typing import Annotated
 
 import typer
 
+from common.errors import UsageError
 from common.vault.location import VaultLocation
 from common.vault.store import Store
-from common.vault.stores import RetryingStore, open_store
+from common.vault.stores import Pacer, RetryingStore, open_store
 from worker.cli.terminal import Interrupt
 
 Vault = Annotated[
@@ -66,10 +68,28 @@ def cores() -> int:
     return len(available(0)) if available else os.cpu_count() or 2
 
 
-def open_location(url: str, interrupt: Interrupt, *, create: bool = False) -> tuple[VaultLocation, Store]:
+_RATE = re.compile(r"(\d+(?:\.\d+)?)(B|KB|KiB|MB|MiB|GB|GiB)/s")
+_UNITS = {"B": 1, "KB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
+
+
+def rate(text: str | None) -> int | None:
+    """Bytes a second of a `--limit` such as 20MiB/s. Raises UsageError."""
+    if text is None:
+        return None
+    found = _RATE.fullmatch(text.strip())
+    limit = int(float(found[1]) * _UNITS[found[2]]) if found else 0
+    if not limit:
+        raise UsageError(f"--limit is a rate such as 20MiB/s, not {text!r}.")
+    return limit
+
+
+def open_location(
+    url: str, interrupt: Interrupt, *, create: bool = False, limit: int | None = None
+) -> tuple[VaultLocation, Store]:
     """The store at a vault URL, with patience for one that is slow to answer. Raises VaultUrlInvalid, BucketMissing."""
     location = VaultLocation.parse(url)
-    store = open_store(location, create=create)
+    pacer = Pacer(lambda: limit, monotonic=time.monotonic, sleep=interrupt.sleep) if limit else None
+    store = open_store(location, create=create, pacer=pacer)
     patient = RetryingStore(
         store,
         sleep=interrupt.sleep,

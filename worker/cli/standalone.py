@@ -98,6 +98,7 @@ def backup_command(
     system_state: Annotated[bool, typer.Option("--system-state", help="This machine's system state.")] = False,  # noqa: FBT002
     exclude: Annotated[list[str] | None, typer.Option("--exclude", help="Glob of paths to leave out.")] = None,
     reread: Annotated[bool, typer.Option("--reread", help="Read unchanged files too.")] = False,  # noqa: FBT002
+    limit: Annotated[str | None, typer.Option("--limit", help="Upload no faster, such as 20MiB/s.")] = None,
     max_in_flight: Annotated[int, typer.Option("--max-in-flight", min=1, max=64, help="Packs under way.")] = 8,
     state: State = None,
     as_json: Json = False,  # noqa: FBT002
@@ -109,6 +110,7 @@ def backup_command(
     missing = [path for path in paths or [] if not path.exists() and not path.is_symlink()]
     if missing:
         raise UsageError(f"The path {missing[0]} does not exist.", next_step="Name paths that exist.")
+    bytes_a_second = opening.rate(limit)
     interrupt = Interrupt()
     settings = load_settings(state=state)
     folder = settings.state
@@ -121,7 +123,7 @@ def backup_command(
     )
     host = this_host()
     with interrupt.caught(), progress_shown(quiet=as_json or quiet) as progress:
-        location, store = opening.open_location(vault, interrupt)
+        location, store = opening.open_location(vault, interrupt, limit=bytes_a_second)
         pinned, opened = find_pinned(folder, location, store)
         own = vault_folder(folder, pinned.vault_id)
         with only_one(own / "run.lock", what="Another backup of this host into this vault runs"):

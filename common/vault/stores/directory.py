@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from common.errors import AlreadyExists, BucketMissing, NoSpace, StoreDenied, StoreUnavailable
 from common.vault.store import Buffer, ObjectInfo, ObjectMissing, ObjectVersion, check_key
+from common.vault.stores.pacing import SLICE, Pacer
 
 _TEMPORARY = ".incoming"
 _ONLY_VERSION = "only"
@@ -24,8 +25,9 @@ _ONLY_VERSION = "only"
 class DirectoryStore:
     """`root` must exist unless `create`; temporary files lie in `root/.incoming`."""
 
-    def __init__(self, root: Path, *, create: bool = False) -> None:
+    def __init__(self, root: Path, *, create: bool = False, pacer: Pacer | None = None) -> None:
         self._root = root
+        self._pacer = pacer
         self._folders: set[Path] = set()
         try:
             if create:
@@ -43,7 +45,7 @@ class DirectoryStore:
             self._make_folder(temporary.parent)
             self._make_folder(target.parent)
             try:
-                _write_durably(temporary, data)
+                _write_durably(temporary, data, self._pacer)
                 os.link(temporary, target)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -135,12 +137,15 @@ class DirectoryStore:
         self._folders.add(folder)
 
 
-def _write_durably(path: Path, data: Buffer) -> None:
+def _write_durably(path: Path, data: Buffer, pacer: Pacer | None) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
     try:
         view = memoryview(data)
         while view:
-            view = view[os.write(handle, view) :]
+            part = view if pacer is None else view[:SLICE]
+            if pacer is not None:
+                pacer.pass_on(len(part))
+            view = view[os.write(handle, part) :]
         os.fsync(handle)
     finally:
         os.close(handle)

@@ -20,6 +20,7 @@ from botocore.config import Config
 from common.errors import AlreadyExists, BucketMissing, StoreDenied, StoreUnavailable, TlsExpected
 from common.vault.location import VaultLocation
 from common.vault.store import Buffer, ObjectInfo, ObjectMissing, ObjectVersion, StoreCredentials, check_key
+from common.vault.stores.pacing import PacedBody, Pacer
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -42,8 +43,15 @@ class S3Store:
     environment, profile or instance role."""
 
     def __init__(
-        self, location: VaultLocation, credentials: CredentialsSource, *, connections: int = 16, timeout_s: float = 60
+        self,
+        location: VaultLocation,
+        credentials: CredentialsSource,
+        *,
+        connections: int = 16,
+        timeout_s: float = 60,
+        pacer: Pacer | None = None,
     ) -> None:
+        self._pacer = pacer
         self._location = location
         self._credentials = credentials
         self._prefix = f"{location.prefix}/" if location.prefix else ""
@@ -184,8 +192,15 @@ class S3Store:
         with self._lock:
             if self._made is None or credentials is not self._used:
                 self._made = s3_client(self._location, credentials, self._config)
+                if self._pacer is not None:
+                    self._made.meta.events.register("before-send.s3.PutObject", self._pace)
                 self._used = credentials
             return self._made
+
+    def _pace(self, request: Any, **_: object) -> None:
+        """botocore has signed the request; from here on its body is only read to be sent."""
+        if self._pacer is not None and isinstance(request.body, bytes | bytearray):
+            request.body = PacedBody(request.body, self._pacer)
 
     @contextmanager
     def _errors(self, key: str) -> Iterator[None]:
