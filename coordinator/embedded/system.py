@@ -18,7 +18,7 @@ from typing import Any
 
 import coordinator
 from common.contracts.operator import CredentialsCreate, VaultCreate, VaultView
-from common.errors import CoordinatorUnavailable, HostNotFound, Refused, ServiceFailed, error_classes
+from common.errors import HostNotFound, ServiceFailed, StatewardError, error_classes
 from common.secret import Secret
 from common.vault.keys import generate_passphrase
 from coordinator.client import ApiClient
@@ -166,27 +166,27 @@ def _start_coordinator(
     write_private(layout.coordinator / "stateward.toml", _settings(port, queue, store))
     url = f"http://127.0.0.1:{port}"
     token_file = layout.coordinator / "admin-token"
-    probe = ApiClient(url, Secret("none"), timeout_s=2)
 
     def answers() -> bool:
+        """Asked again whenever the coordinator was started again."""
         try:
-            return probe.health().status == "ok" and token_file.exists()
-        except (CoordinatorUnavailable, Refused):
+            with ApiClient(url, Secret("none"), timeout_s=2) as probe:
+                return probe.health().status == "ok" and token_file.exists()
+        except StatewardError:
             return False
 
-    with probe:
-        supervisor.start(
-            Service(
-                name="coordinator",
-                argv=(sys.executable, "-m", "coordinator", "serve", "--data", str(layout.root)),
-                environment=child_environment(),
-                cwd=program_folder(),
-                log=layout.logs / "coordinator.log",
-                ready=answers,
-                ready_within_s=READY_S,
-                stop_within_s=15,
-            )
+    supervisor.start(
+        Service(
+            name="coordinator",
+            argv=(sys.executable, "-m", "coordinator", "serve", "--data", str(layout.root)),
+            environment=child_environment(),
+            cwd=program_folder(),
+            log=layout.logs / "coordinator.log",
+            ready=answers,
+            ready_within_s=READY_S,
+            stop_within_s=15,
         )
+    )
     del sleep
     with ApiClient(url, Secret(token_file.read_text().strip())) as api:
         yield api
