@@ -101,6 +101,9 @@ class _Begun(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     vault_signer: bytes | None
 
+    def __repr__(self) -> str:
+        return f"_Begun(url={self.url!r}, vault={self.vault!r}, host={self.host!r})"
+
 
 def _begin(state: Path, location: VaultLocation, store: Store) -> _Begun:
     """The ids and the signer of this `init`, written down before they are used: those of one that was interrupted, or
