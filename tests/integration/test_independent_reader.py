@@ -16,15 +16,22 @@ from typing import TYPE_CHECKING
 import pytest
 
 from common.contracts.jobs import BackupSpec
+from common.ids import ulid_text
 from common.secret import Secret
-from common.vault.documents import Chunking, Immutability
+from common.vault import names
+from common.vault.documents import Chunking, ConfigDocument, Decision, Immutability, StateDocument
+from common.vault.hosts import accepted, points_of
 from common.vault.location import VaultLocation
+from common.vault.points import StoredPoint
+from common.vault.signed import write_signed
 from common.vault.stores import open_store
 from worker.backup import BackupDeps, run_backup
 from worker.platform import this_host
 from worker.standalone import find_pinned, initialise, plan_backup, receive
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     from common.vault.points import Head
 
 READER = Path(__file__).parents[1] / "independent_reader.py"
@@ -57,9 +64,9 @@ class Rig:
     def now(self) -> datetime:
         return datetime.now(UTC)
 
-    def back_up(self, chunking: Chunking | None = None) -> Head:
+    def back_up(self, chunking: Chunking | None = None, excludes: tuple[str, ...] = ()) -> Head:
         pinned, vault = find_pinned(self.state, self.location, self.store)
-        spec = BackupSpec(system_state=False, paths=(str(self.source),))
+        spec = BackupSpec(system_state=False, paths=(str(self.source),), excludes=excludes)
         request, chain = plan_backup(self.store, pinned, vault, spec=spec, state=self.state)
         if chunking is not None:
             request = dataclasses.replace(request, chunking=chunking)
@@ -83,6 +90,35 @@ class Rig:
         command = [sys.executable, "-I", str(READER), self.location.url]
         command += [str(self.folder / "passphrase"), str(self.folder / name)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, cwd=self.folder)
+
+    def signer(self) -> Ed25519PrivateKey:
+        pinned, _ = find_pinned(self.state, self.location, self.store)
+        assert pinned.signer_key is not None
+        return pinned.signer_key
+
+    def add_config(self) -> str:
+        """A second config, as a change of settings makes one."""
+        _, vault = find_pinned(self.state, self.location, self.store)
+        key = names.config(2)
+        config = ConfigDocument(
+            seq=2, prev_sha256=vault.config_sha256, created="", codec=vault.config.codec, signer=vault.config.signer
+        )
+        self.store.put(key, write_signed("config", config, vault_id=vault.id, object_key=key, signer=self.signer()))
+        return key
+
+    def decide(self, head: Head, decision: str, number: int) -> None:
+        """Add a decision about a point, in the order of the numbers and before or after all others as they are signed."""
+        point = StoredPoint.parse(self.store.get(head.key))
+        document = StateDocument(decision=decision, point_sha256=point.sha256, created="", seq=head.seq)
+        key = names.state(head.host, head.point, ulid_text((2**127 + number).to_bytes(16, "big")))
+        self.store.put(key, write_signed("state", document, vault_id=head.vault, object_key=key, signer=self.signer()))
+
+    def latest(self) -> str:
+        """The engine's opinion."""
+        pinned, vault = find_pinned(self.state, self.location, self.store)
+        public = pinned.signing_key.public_key()
+        points = points_of(self.store, vault_id=vault.id, host=pinned.host_id, public=public, signer=vault.signer)
+        return accepted(points)[-1].head.point
 
     @property
     def restored(self) -> Path:
@@ -172,6 +208,83 @@ def test_it_restores_a_point_that_names_its_pages_through_root_pages(rig: Rig, m
     head = rig.back_up()
     assert (head.lists_root, len(head.indexes_root)) == (True, 32)
     expect_equal(rig)
+
+
+def test_it_restores_a_tree_without_entries(rig: Rig) -> None:
+    head = rig.back_up(excludes=("**",))
+    assert head.files == 0
+    done = rig.read_independently()
+    assert done.returncode == 0, done.stderr
+    assert list((rig.folder / "restored").iterdir()) == []
+
+
+DELETED, UNDELETED, PURGED = Decision.DELETED, Decision.UNDELETED, Decision.PURGED
+QUARANTINED, RECEIVED, RETENTION = Decision.QUARANTINED, Decision.RECEIVED, Decision.RETENTION
+
+
+@pytest.mark.parametrize(
+    ("decisions", "counts"),
+    [
+        ([RETENTION, "moved"], True),
+        ([UNDELETED], True),
+        ([QUARANTINED], False),
+        ([QUARANTINED, UNDELETED], False),
+        ([QUARANTINED, RECEIVED], True),
+        ([DELETED], False),
+        ([DELETED, RECEIVED], False),
+        ([DELETED, QUARANTINED, RETENTION, "moved", UNDELETED], True),
+        ([PURGED, UNDELETED, RECEIVED], False),
+        ([DELETED, UNDELETED, PURGED, UNDELETED], False),
+    ],
+)
+def test_it_judges_decisions_as_the_engine_does(tmp_path: Path, decisions: list[str], counts: bool) -> None:
+    rig = Rig(tmp_path)
+    rig.source.mkdir()
+    (rig.source / "file").write_bytes(b"first")
+    first = rig.back_up()
+    (rig.source / "file").write_bytes(b"second")
+    second = rig.back_up()
+    for number, decision in enumerate(decisions):
+        rig.decide(second, str(decision), number)
+    done = rig.read_independently()
+    assert done.returncode == 0, done.stderr
+    assert (rig.restored / "file").read_bytes() == (b"second" if counts else b"first")
+    assert rig.latest() == (second if counts else first).point
+
+
+def test_it_takes_no_vault_json_but_the_one_of_the_wrapping(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.source.mkdir()
+    rig.back_up()
+    path = tmp_path / "vault" / "vault.json"
+    path.write_bytes(path.read_bytes() + b"\n")
+    done = rig.read_independently()
+    assert done.returncode != 0
+    assert "config/0000000001" in done.stderr
+
+
+def test_it_notices_a_config_that_is_hidden(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.source.mkdir()
+    config = tmp_path / "vault" / rig.add_config()
+    assert rig.back_up().config_seq == 2
+    assert rig.read_independently().returncode == 0
+    config.unlink()
+    done = rig.read_independently("again")
+    assert done.returncode != 0
+    assert "config" in done.stderr
+
+
+def test_packs_that_close_early_are_padded(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.source.mkdir()
+    for number in range(5):
+        (rig.source / f"file {number}").write_bytes(noise(f"{number}", 1000 * number + 1))
+        rig.back_up()
+    packs = [path for path in (tmp_path / "vault" / "packs").rglob("*") if path.is_file()]
+    assert len(packs) >= 5
+    assert all(path.stat().st_size % 4096 == 0 for path in packs)
+    assert rig.read_independently().returncode == 0
 
 
 @pytest.mark.parametrize("folder", ["packs", "points", "keys", "lists", "index", "config", "hosts", "state"])

@@ -26,14 +26,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.ids import ulid_bytes, uuid_bytes
 from common.secret import Secret
-from common.vault import hpke, keys, names
+from common.vault import grant, hpke, keys, names
 from common.vault.blocks import block_aad, fingerprint, open_block, seal
 from common.vault.cut import Cutter
 from common.vault.derive import DomainKeys
 from common.vault.documents import Chunking, LeaseDocument, NamedObject
-from common.vault.entry import Entry, Kind
+from common.vault.entry import Entry, Kind, Stream
 from common.vault.index import IndexRow, read_index, write_index
-from common.vault.packs import HEADER, PackBuilder
+from common.vault.packs import HEADER, PackBuilder, padding
 from common.vault.pages import PackRef, PageKind, pages_of_packs, read_page, root_page
 from common.vault.points import Head, StoredPoint, open_root, root_info
 from common.vault.signed import read_signed, write_signed
@@ -96,6 +96,7 @@ def host_keys() -> keys.HostKeys:
         host_secret=Secret(stream("host secret", 32)),
         domains={DOMAIN: DOMAIN_SECRET},
         vault_signer=Secret(stream("vault signer", 32)),
+        vault_sha256=stream("vault.json", 32),
     )
 
 
@@ -122,6 +123,8 @@ def head() -> Head:
         domain=DOMAIN,
         codec="zstd-1.5.7-l1",
         key_id=keys.key_id_of(hpke.public_key(SEED)),
+        config_seq=3,
+        config_sha256=stream("config", 32),
         lists=(stream("page", 32),),
         indexes=((uuid_bytes(HOST), ulid_bytes(ULID_B), stream("index", 32)),),
         files=3,
@@ -181,20 +184,21 @@ def packs() -> Vectors:
         "random": random.hex(),
         "key": names.pack(HOST, pack.give_name()),
         "blocks": [[block.offset, block.length, block.plain_size] for block in placed],
+        "size": len(pack.data),
+        "padding": [[size, padding(size)] for size in (39, 4096, 4097, 2**17 + 1, 10_000_000, 14 * 2**20 - 1, 2**24)],
     }
 
 
 def pages() -> Vectors:
-    refs = [PackRef(HOST, stream("pack one", 32), 14_000_000), PackRef(DOMAIN, stream("pack two", 32), 2**33)]
+    refs = [PackRef(HOST, stream("pack one", 32), 14_000_000), PackRef(DOMAIN, stream("pack two", 32), 23 * 2**20)]
     (page,) = pages_of_packs(HOST, refs, counted)
     of_pages = root_page(HOST, PageKind.PAGES, [page.named], counted)
     index = NamedObject(names.index(HOST, ULID_A), stream("index", 32))
     of_indexes = root_page(HOST, PageKind.INDEXES, [index], counted)
-    if read_page(page.key, page.data).packs != tuple(refs) or read_page(of_indexes.key, of_indexes.data).objects != (
-        index,
-    ):
-        raise ValueError("pages")
     every = {"packs": page, "pages": of_pages, "indexes": of_indexes}
+    read = {kind: read_page(each.key, each.data, PageKind[kind.upper()]) for kind, each in every.items()}
+    if (read["packs"].packs, read["pages"].objects, read["indexes"].objects) != (tuple(refs), (page.named,), (index,)):
+        raise ValueError("pages")
     return {name: {"key": each.key, "data": each.data.hex()} for name, each in every.items()}
 
 
@@ -218,11 +222,12 @@ def indexes() -> Vectors:
 def trees() -> Vectors:
     entry = Entry(
         path=b"etc/\xffname", kind=Kind.FILE, size=4500, mtime=(-1, 999_999_999), mode=0o640, uid=1, gid=2, owner="o",
-        inode=2**63, xattrs=((b"user.a", b"\0"),), digest=stream("digest", 32),
+        inode=2**63, xattrs=((b"user.a", b"\0"),), digest=stream("digest", 32), created=(2**33, 1),
+        reparse=b"\x03\0\0\xa0", streams=(Stream(name=b"Zone", size=7, digest=stream("zone", 32), ranges=(0, 90, 7)),),
     )  # fmt: skip
     pieces = [Piece(place("one", 38), 100, 500), Piece(None, 0, 3000), Piece(place("two", 2000), 0, 1000)]
     builder = TreeBlockBuilder(domain_keys().gear)
-    builder.add(entry, pieces, [place("three", 5)])
+    builder.add(entry, pieces, [place("three", 4000)])
     tree, ranges = builder.finish(), write_range_block(pieces)
     root = write_root([(place("tree", 38), b"etc")])
     block = read_tree_block(tree)
@@ -233,7 +238,10 @@ def trees() -> Vectors:
         or len(read_root(root).blocks) != 1
     ):
         raise ValueError("tree")
-    return {"tree_block": tree.hex(), "range_block": ranges.hex(), "root": root.hex()}
+    empty = TreeBlockBuilder(domain_keys().gear).finish()
+    if back.streams != entry.streams or list(read_tree_block(empty).entries()):
+        raise ValueError("entry")
+    return {"tree_block": tree.hex(), "range_block": ranges.hex(), "root": root.hex(), "empty": empty.hex()}
 
 
 def signatures() -> Vectors:
@@ -270,6 +278,34 @@ def recovery_key() -> Vectors:
     }
 
 
+RESTORE: dict[str, Any] = {
+    "vault_id": VAULT,
+    "job_id": DOMAIN,
+    "source_host": HOST,
+    "point": ULID_A,
+    "target_host": "99999999-8888-7777-6666-555555555555",
+    "destination": "/srv/\udcffhere",
+    "conflict": "copy",
+    "includes": ("etc/**", "home/*/.ssh"),
+}
+"""What a grant is for."""
+
+
+def grants() -> Vectors:
+    public = hpke.public_key(DRAFT_SEED)
+    info, scratch = (
+        grant._info(*{**RESTORE, **changed}.values()) for changed in ({}, {"destination": None, "includes": ()})
+    )
+    message = grant._message(public, info, b"sealed")
+    return {
+        "restore_key_signature": grant.sign_restore_key(public, job_id=DOMAIN, signer=SIGNING).hex(),
+        "info": info.hex(),
+        "info_scratch": scratch.hex(),
+        "signed": shown(message),
+        "signature": SIGNING.sign(message).hex(),
+    }
+
+
 def cache() -> Vectors:
     made = domain_keys()
     print_, key = fingerprint(TEXT, made), stream("block key", 32)
@@ -292,7 +328,7 @@ def cuts() -> Vectors:
 
 
 def opened(frozen: Vectors) -> Vectors:
-    """What the frozen random objects hold: a wrapping with its salt, a sealed point, an HPKE ciphertext."""
+    """What the frozen random objects hold: a wrapping with its salt, a sealed point, an HPKE ciphertext, a grant."""
     unwrapped = keys.unwrap(base64.b64decode(frozen["wrapping"]), PASSPHRASE, vault_id=VAULT, host_id=HOST)
     wrapping = keys.read_wrapping(base64.b64decode(frozen["wrapping"]))
     parameters = wrapping.argon2 or keys.Argon2Parameters()
@@ -302,17 +338,25 @@ def opened(frozen: Vectors) -> Vectors:
         "passphrase": PASSPHRASE.reveal(),
         "salt": parameters.salt.hex(),
         "argon2": [parameters.iterations, parameters.memory_kib, parameters.lanes],
-        "argon2_key": keys._stretch(PASSPHRASE, parameters).hex(),
+        "argon2_key_and_check": [part.hex() for part in keys._stretch(PASSPHRASE, parameters)],
         "contents": [
             unwrapped.recovery_seed.reveal().hex(),
             unwrapped.signing.reveal().hex(),
             unwrapped.host_secret.reveal().hex(),
             {domain: secret.reveal().hex() for domain, secret in unwrapped.domains.items()},
             unwrapped.vault_signer.reveal().hex() if unwrapped.vault_signer else None,
+            unwrapped.vault_sha256.hex(),
         ],
         "root": open_root(point, SEED).hex(),
         "hpke": hpke.open_sealed(SEED, base64.b64decode(frozen["hpke"]), info=b"known answer").decode(),
+        "grant": open_grant(frozen).hex(),
     }
+
+
+def open_grant(frozen: Vectors, **changed: Any) -> bytes:
+    """The root in the frozen grant, as the target opens it, or fails to for a changed restore."""
+    wanted = {"source": SIGNING.public_key(), "seed": DRAFT_SEED, **RESTORE, **changed}
+    return grant.open_grant(base64.b64decode(frozen["grant"]), **wanted)
 
 
 def freeze() -> Vectors:
@@ -325,6 +369,7 @@ def freeze() -> Vectors:
         "wrapping": keys.wrap(host_keys(), PASSPHRASE),
         "point": write_point(head(), root, recovery_public=public, signer=SIGNING),
         "hpke": hpke.seal_to(public, b"opened by the seed alone", info=b"known answer"),
+        "grant": grant.make_grant(root, hpke.public_key(DRAFT_SEED), signer=SIGNING, **RESTORE),
     }
     return {name: base64.b64encode(raw).decode() for name, raw in made.items()}
 
@@ -338,6 +383,7 @@ SECTIONS = {
     "trees": trees,
     "signatures": signatures,
     "recovery_key": recovery_key,
+    "grants": grants,
     "cache": cache,
     "cuts": cuts,
 }

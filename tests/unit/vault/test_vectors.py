@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from common.errors import Damaged, NotTrusted, WrongPassphrase
+from common.errors import Damaged, GrantRefused, NotTrusted, WrongPassphrase
 from common.secret import Secret
 from common.vault import hpke, keys, names
 from common.vault.blocks import block_aad, open_block
 from common.vault.index import read_index
-from common.vault.pages import read_page
+from common.vault.pages import PageKind, read_page
 from common.vault.points import StoredPoint
 
 if TYPE_CHECKING:
@@ -88,7 +89,15 @@ def test_an_index_opens_only_under_its_own_key() -> None:
 def test_a_page_is_known_by_its_bytes() -> None:
     page = VECTORS["pages"]["packs"]
     with pytest.raises(Damaged):
-        read_page(page["key"], _flipped(bytes.fromhex(page["data"]), 50))
+        read_page(page["key"], _flipped(bytes.fromhex(page["data"]), 50), PageKind.PACKS)
+
+
+@pytest.mark.parametrize("kind", PageKind)
+def test_a_page_counts_as_what_it_is_alone(kind: PageKind) -> None:
+    for wanted in set(PageKind) - {kind}:
+        page = VECTORS["pages"][kind.name.lower()]
+        with pytest.raises(Damaged, match="kind"):
+            read_page(page["key"], bytes.fromhex(page["data"]), wanted)
 
 
 def test_a_point_changed_anywhere_does_not_hold() -> None:
@@ -109,6 +118,37 @@ def test_a_wrapping_opens_only_in_its_place_and_with_its_passphrase() -> None:
         keys.unwrap(raw, made.PASSPHRASE, vault_id=made.VAULT, host_id=made.DOMAIN)
     with pytest.raises(WrongPassphrase):
         keys.unwrap(raw, Secret("another horse battery staple"), vault_id=made.VAULT, host_id=made.HOST)
+
+
+def test_a_wrapping_whose_check_was_changed_is_not_decrypted() -> None:
+    """Else a ciphertext made to open under many keys would try many passphrases at once."""
+    raw = base64.b64decode(VECTORS["frozen"]["wrapping"])
+    check = bytes.fromhex(VECTORS["opened"]["argon2_key_and_check"][1])
+    with pytest.raises(WrongPassphrase):
+        keys.unwrap(raw.replace(check, _flipped(check, 0)), made.PASSPHRASE, vault_id=made.VAULT, host_id=made.HOST)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"vault_id": made.HOST},
+        {"job_id": made.HOST},
+        {"source_host": made.DOMAIN},
+        {"point": made.ULID_B},
+        {"target_host": made.HOST},
+        {"destination": None},
+        {"destination": "/srv"},
+        {"conflict": "overwrite"},
+        {"includes": ()},
+        {"includes": ("etc/**home/*/.ssh",)},
+        {"seed": made.SEED},
+        {"source": Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key()},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_a_grant_opens_for_its_restore_alone(changed: dict[str, Any]) -> None:
+    with pytest.raises(GrantRefused):
+        made.open_grant(VECTORS["frozen"], **changed)
 
 
 def test_hpke_is_bound_to_its_info() -> None:
