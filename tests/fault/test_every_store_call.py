@@ -32,8 +32,8 @@ ENOUGH = 400
 @pytest.fixture(autouse=True)
 def _small_packs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many packs, brackets and index objects from few bytes."""
-    monkeypatch.setattr(common.vault.packs, "MIN_CLOSE", 40_000)
-    monkeypatch.setattr(common.vault.packs, "MAX_CLOSE", 50_000)
+    monkeypatch.setattr(common.vault.packs, "MIN_CLOSE", 30_000)
+    monkeypatch.setattr(common.vault.packs, "MAX_CLOSE", 40_000)
     monkeypatch.setattr(worker.upload, "BRACKET_PACKS", 2)
 
 
@@ -48,7 +48,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Rig:
 def fill(source: Path) -> None:
     make_every_kind(source)
     (source / "marked").write_bytes(MARK)
-    (source / "larger").write_bytes(secrets.token_bytes(60_000) + MARK)
+    (source / "larger").write_bytes(secrets.token_bytes(40_000) + MARK)
     (source / "shadow").write_bytes(secrets.token_bytes(3000))
 
 
@@ -64,7 +64,7 @@ def used(empty: Rig, tmp_path_factory: pytest.TempPathFactory) -> Rig:
     rig.backup()
     (rig.source / "marked").write_bytes(MARK * 2)
     (rig.source / "larger").unlink()
-    (rig.source / "newer").write_bytes(secrets.token_bytes(50_000))
+    (rig.source / "newer").write_bytes(secrets.token_bytes(30_000))
     return rig
 
 
