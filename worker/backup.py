@@ -261,6 +261,11 @@ def _seal_tree(tree_file: TreeFile, uploader: Uploader, deps: BackupDeps, used: 
     return write_root(placed)
 
 
+def _shortened(text: str, size: int) -> str:
+    """At most so many bytes: a head has 4 KiB in all."""
+    return text.encode()[:size].decode(errors="ignore")
+
+
 def _head(request: BackupRequest, deps: BackupDeps, report: JobReport, named: Named, codec: str) -> Head:
     parts = ["system-state"] * request.spec.system_state + ["files"] * bool(request.spec.paths)
     prev = request.prev
@@ -291,7 +296,7 @@ def _head(request: BackupRequest, deps: BackupDeps, report: JobReport, named: Na
         new_bytes=report.new_bytes,
         stored_bytes=report.stored_bytes,
         packs=report.packs,
-        os_build=deps.host.facts().os_build[:128],
-        consistency=report.consistency[:512],
+        os_build=_shortened(deps.host.facts().os_build, 128),
+        consistency=_shortened(report.consistency, 512),
         warnings=report.warnings_count,
     )

@@ -28,6 +28,7 @@ from common.vault import names
 from common.vault.documents import NamedObject
 from common.vault.location import VaultLocation
 from common.vault.points import StoredPoint
+from common.vault.reading import LARGEST_OBJECT
 from common.vault.store import Store, StoreCredentials
 from common.vault.stores import Pacer, RetryingStore, open_store
 from worker.backup import BackupDeps, BackupRequest, run_backup
@@ -212,7 +213,9 @@ def _size_of(store: Store, spec: RestoreSpec) -> int:
     if spec.includes:
         return 0
     try:
-        return StoredPoint.parse(store.get(names.point(spec.source_host, spec.point))).head.logical_bytes
+        return StoredPoint.parse(
+            store.get(names.point(spec.source_host, spec.point), length=LARGEST_OBJECT)
+        ).head.logical_bytes
     except Damaged:
         return 0
 

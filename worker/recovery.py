@@ -32,11 +32,13 @@ class OpenedHost:
     keys: HostKeys
     name: str
     points: tuple[FoundPoint, ...]
+    problem: str = ""
+    """What is wrong with the vault itself."""
 
     @property
     def problems(self) -> list[str]:
         """What is wrong with the vault's config, gaps in the chain, and points that do not count, by name."""
-        config = [self.vault.problem] if self.vault.problem else []
+        config = [each for each in (self.problem, self.vault.problem) if each]
         broken = [f"{each.key}: {each.problem}" for each in self.points if each.problem]
         seen = max((point.head.config_seq for point in accepted(list(self.points))), default=0)
         if seen > self.vault.config.seq:
@@ -85,7 +87,6 @@ def open_host(store: Store, passphrase: Secret[str], *, host: str | None, point:
         except (WrongPassphrase, Damaged, FormatTooNew) as error:
             problem = problem if isinstance(problem, WrongPassphrase) else error
             continue
-        check_vault_of(keys, vault)
         opened.append(_opened(store, vault, keys))
     if not opened:
         raise problem or HostNotFound("The vault holds no host.")
@@ -97,11 +98,10 @@ def open_host(store: Store, passphrase: Secret[str], *, host: str | None, point:
     return opened[0]
 
 
-def check_vault_of(keys: HostKeys, vault: OpenVault) -> None:
-    """Raises NotTrusted when `vault.json` is not the one of the time when the keys were wrapped: a planted one would
-    bring a signer of its own, and decisions that hide points."""
-    if keys.vault_sha256 != vault.document_sha256:
-        raise NotTrusted("The object vault.json is not the one that this host was enrolled with.")
+def is_vault_of(keys: HostKeys, vault: OpenVault) -> bool:
+    """Whether `vault.json` is the one of the time when the keys were wrapped: a planted one brings a signer of its own,
+    and with it decisions that hide points."""
+    return keys.vault_sha256 == vault.document_sha256
 
 
 def _vault(store: Store) -> OpenVault:
@@ -136,8 +136,17 @@ def host_name(store: Store, vault_id: str, host: str) -> str:
 
 
 def _opened(store: Store, vault: OpenVault, keys: HostKeys) -> OpenedHost:
-    public = keys.signing_key.public_key()
-    points = points_of(store, vault_id=vault.id, host=keys.host_id, public=public, signer=vault.signer)
-    return OpenedHost(
-        vault=vault, keys=keys, name=host_name(store, vault.id, keys.host_id) or keys.host_id, points=tuple(points)
+    """With a `vault.json` that is not the one the keys know, no decision is believed, and that is said; the points are
+    signed by the host all the same, so nothing planted keeps a passphrase from its data."""
+    problem = (
+        "" if is_vault_of(keys, vault) else "The object vault.json is not the one that the host was enrolled with."
     )
+    points = points_of(
+        store,
+        vault_id=vault.id,
+        host=keys.host_id,
+        public=keys.signing_key.public_key(),
+        signer=None if problem else vault.signer,
+    )
+    name = host_name(store, vault.id, keys.host_id) or keys.host_id
+    return OpenedHost(vault=vault, keys=keys, name=name, points=tuple(points), problem=problem)

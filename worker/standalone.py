@@ -14,7 +14,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.contracts.jobs import BackupSpec, PreviousPoint
-from common.errors import ConfigInvalid, Damaged, NotInitialised, NotTrusted, WrongPassphrase
+from common.errors import ConfigInvalid, Damaged, FormatTooNew, NotInitialised, NotTrusted, WrongPassphrase
 from common.ids import new_ulid, new_uuid
 from common.secret import Secret
 from common.vault import names
@@ -39,7 +39,7 @@ from common.vault.vaults import DEFAULT_CHUNKING, OpenVault, create_vault, open_
 from worker.backup import BackupRequest
 from worker.pinned import PinnedVault, load_pinned, save_pinned, vault_folder
 from worker.privatefiles import make_private_folder, remove, write_private
-from worker.recovery import check_vault_of
+from worker.recovery import is_vault_of
 from worker.runlog import Journal
 
 _BEGUN = "init-begun.json"
@@ -73,7 +73,8 @@ def initialise(
         vault, made = open_vault(store), False
         _refuse_second(state, vault.id)
         keys = unwrap_host(store, passphrase, vault_id=vault.id, host=take_over)
-        check_vault_of(keys, vault)
+        if not is_vault_of(keys, vault):
+            raise NotTrusted("The object vault.json is not the one that this host was initialised with.")
         read_host(store, vault_id=vault.id, host=take_over, trusted=keys.signing_key.public_key().public_bytes_raw())
     else:
         begun = _begin(state, location, store)
@@ -282,8 +283,8 @@ def plan_backup(
     lists: dict[str, NamedObject] = {}
     indexes: dict[str, NamedObject] = {}
     for point in chain.points[-KNOWN_POINTS:]:
-        lists |= {page.key: page.named for page in read_pages(store, point.head)}
-        with contextlib.suppress(Damaged):  # its blocks are sent again
+        with contextlib.suppress(Damaged, FormatTooNew):  # its blocks are sent again
+            lists |= {page.key: page.named for page in read_pages(store, point.head)}
             indexes |= {each.key: each for each in index_objects(store, point.head)}
     highest = 0 if last is None else last.head.fence
     count = len(chain.points) + 1
@@ -323,9 +324,10 @@ def receive(
     Raises:
         NotTrusted: the point that was just written does not hold.
     """
-    proven = {
-        pack.sha256 for point in chain.points[-1:] for page in read_pages(store, point.head) for pack in page.packs
-    }
+    proven: set[bytes] = set()
+    for point in chain.points[-1:]:
+        with contextlib.suppress(Damaged, FormatTooNew):  # then every pack is asked for again
+            proven |= {pack.sha256 for page in read_pages(store, point.head) for pack in page.packs}
     verdict = judge(
         store,
         vault_id=pinned.vault_id,

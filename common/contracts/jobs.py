@@ -59,7 +59,7 @@ class RestoreSpec(Contract):
     destination: str | None = None
     """A folder on the host; None is a new folder in the host's own scratch folder."""
     conflict: Conflict = Conflict.REFUSE
-    includes: tuple[str, ...] = ()
+    includes: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=100)] = ()
 
 
 class CheckSpec(Contract):

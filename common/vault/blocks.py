@@ -108,7 +108,7 @@ def unpack(payload: Buffer) -> bytes:
     """One zstd frame with its content size (at most 4 MiB, so that a hostile frame cannot fill memory)."""
     try:
         size = zstandard.frame_content_size(payload)
-        if not 0 <= size <= MAX_PLAIN:
+        if not 0 < size <= MAX_PLAIN:
             raise Damaged("A block says that it is larger than blocks may be.")
         return _decompressor().decompress(payload, max_output_size=MAX_PLAIN, allow_extra_data=False)
     except zstandard.ZstdError as error:

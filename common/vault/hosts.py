@@ -23,7 +23,7 @@ from common.vault import names
 from common.vault.documents import Decision, HostDocument, StateDocument
 from common.vault.keys import HostKeys, key_id_of, unwrap
 from common.vault.points import StoredPoint
-from common.vault.reading import read_matching, read_oldest
+from common.vault.reading import LARGEST_OBJECT, read_matching, read_oldest
 from common.vault.signed import read_signed, read_unverified, write_signed
 from common.vault.store import Store
 
@@ -84,39 +84,47 @@ def host_ids(store: Store) -> list[str]:
 
 
 def read_host(store: Store, *, vault_id: str, host: str, trusted: bytes | None = None) -> HostRecord:
-    """Follow the chain of a host's records. `trusted` is an Ed25519 public key that must be in the chain.
+    """Follow the chain of a host's records. `trusted` is an Ed25519 public key that must be in the chain; without one the
+    longest chain is taken, to be shown and not to be relied on.
 
     Raises:
         NotTrusted: no chain holds, or the trusted key is not in it.
     """
-    newest: HostRecord | None = None
-    keys_seen: set[bytes] = set()
+    chains: list[list[HostRecord]] = []
     for info in store.list(f"hosts/{host}/", hidden=True):
-        public = None if newest is None else newest.signing
-
-        def accept(
-            raw: bytes,
-            key: str = info.key,
-            public: Ed25519PublicKey | None = public,
-            before: HostRecord | None = newest,
-        ) -> HostRecord:
-            claimed = read_unverified(raw, HostDocument)
-            signer = public or load_public_key(claimed.signing_public)
-            document = check_host_record(raw, vault_id=vault_id, object_key=key, public=signer)
-            if key_id_of(document.recovery_public) != document.key_id:
-                raise NotTrusted(f"The record {key} names another key id than that of its recovery key.")
-            if document.host != host or document.prev_sha256 != (b"" if before is None else before.sha256):
-                raise NotTrusted(f"The record {key} does not follow the one before it.")
-            return HostRecord(document, key, hashlib.sha256(raw).digest())
-
-        try:
-            newest = read_oldest(store, info.key, accept)
-        except (NotTrusted, Damaged, FormatTooNew):
-            continue  # planted by somebody else: the chain goes past it
-        keys_seen.add(newest.document.signing_public)
-    if newest is None or (trusted is not None and trusted not in keys_seen):
+        for chain in [*chains, None]:
+            record = _record(store, vault_id, host, info.key, None if chain is None else chain[-1])
+            if record is not None:
+                if chain is None:
+                    chains.append([record])
+                else:
+                    chain.append(record)
+                break
+    if trusted is not None:
+        chains = [chain for chain in chains if trusted in {each.document.signing_public for each in chain}]
+    if not chains:
         raise NotTrusted(f"The vault holds no record of host {host} that can be trusted.")
-    return newest
+    return max(chains, key=len)[-1]
+
+
+def _record(store: Store, vault_id: str, host: str, key: str, before: HostRecord | None) -> HostRecord | None:
+    """The record under `key`, if it follows `before` (None: if it begins a chain). Anybody may plant one, so one that
+    does not follow is passed over."""
+
+    def accept(raw: bytes) -> HostRecord:
+        claimed = read_unverified(raw, HostDocument)
+        signer = load_public_key(claimed.signing_public) if before is None else before.signing
+        document = check_host_record(raw, vault_id=vault_id, object_key=key, public=signer)
+        if key_id_of(document.recovery_public) != document.key_id:
+            raise NotTrusted(f"The record {key} names another key id than that of its recovery key.")
+        if document.host != host or document.prev_sha256 != (b"" if before is None else before.sha256):
+            raise NotTrusted(f"The record {key} does not follow the one before it.")
+        return HostRecord(document, key, hashlib.sha256(raw).digest())
+
+    try:
+        return read_oldest(store, key, accept)
+    except (NotTrusted, Damaged, FormatTooNew):
+        return None
 
 
 def unwrap_host(store: Store, passphrase: Secret[str], *, vault_id: str, host: str) -> HostKeys:
@@ -158,6 +166,8 @@ def points_of(
             continue
         verdict = verdict_of(store, vault_id=vault_id, point=point, signer=signer)
         problem = f"It is {verdict}." if verdict in {Decision.QUARANTINED, Decision.DELETED, Decision.PURGED} else ""
+        if not point.head.lists:
+            problem = "It names no pack: not even its list of files can be there."
         found.append(FoundPoint(key, point, verdict, problem))
     if signer is not None:
         found += _hidden(store, vault_id, host, {each.id for each in found}, signer)
@@ -167,14 +177,17 @@ def points_of(
 def _hidden(store: Store, vault_id: str, host: str, shown: set[str], signer: Ed25519PublicKey) -> Iterator[FoundPoint]:
     """Points that a signed decision says are there, and that the store does not list."""
     newest: dict[str, StateDocument] = {}
+    purged: set[str] = set()
     for info in store.list(f"state/{host}/", hidden=True):
         point_id = info.key.split("/")[2]
         if point_id in shown:
             continue
-        with contextlib.suppress(Damaged, NotTrusted):
+        with contextlib.suppress(Damaged, NotTrusted, FormatTooNew):
             newest[point_id] = _decision(store, vault_id, info.key, signer)
+            if newest[point_id].decision == Decision.PURGED:
+                purged.add(point_id)
     for point_id, document in newest.items():
-        if document.decision != Decision.PURGED:
+        if point_id not in purged:
             problem = f"It was received as seq {document.seq}, and the store does not show it."
             yield FoundPoint(f"points/{host}/{point_id}", None, "", problem, document.seq)
 
@@ -245,10 +258,13 @@ def verdict_of(store: Store, *, vault_id: str, point: StoredPoint, signer: Ed255
     """The newest signed decision about exactly these bytes that changes whether the point counts; "" when there is none."""
     if signer is None:
         return ""
-    verdict = ""
+    verdict = before_deletion = ""
     for document in decisions(store, vault_id=vault_id, point=point, signer=signer):
-        if document.decision in _MAY_FOLLOW.get(verdict, ()):
-            verdict = Decision.RECEIVED.value if document.decision == Decision.UNDELETED else document.decision
+        if document.decision not in _MAY_FOLLOW.get(verdict, ()):
+            continue
+        if document.decision == Decision.DELETED:
+            before_deletion = verdict
+        verdict = before_deletion if document.decision == Decision.UNDELETED else document.decision
     return verdict
 
 
@@ -258,7 +274,7 @@ def decisions(store: Store, *, vault_id: str, point: StoredPoint, signer: Ed2551
     for info in store.list(f"state/{head.host}/{head.point}/", hidden=True):
         try:
             document = _decision(store, vault_id, info.key, signer)
-        except (Damaged, NotTrusted):
+        except (Damaged, NotTrusted, FormatTooNew):
             continue
         if document.point_sha256 == point.sha256:
             yield document
@@ -266,6 +282,6 @@ def decisions(store: Store, *, vault_id: str, point: StoredPoint, signer: Ed2551
 
 def _unverified(store: Store, key: str) -> StoredPoint | None:
     try:
-        return StoredPoint.parse(store.get(key))
+        return StoredPoint.parse(store.get(key, length=LARGEST_OBJECT))
     except (Damaged, FormatTooNew):
         return None

@@ -121,6 +121,8 @@ def index_domain(data: bytes, object_key: str) -> str:
     if len(data) < _HEADER.size or data[:4] != MAGIC:
         raise Damaged(f"The object {object_key} is no index.")
     _, version, _, domain = _HEADER.unpack_from(data)
+    if version < VERSION:
+        raise Damaged(f"The index {object_key} does not say a version that exists.")
     if version > VERSION:
         raise FormatTooNew(f"The index {object_key} has version {version}; this program knows {VERSION}.")
     return uuid_text(domain)

@@ -99,20 +99,8 @@ def read_page(key: str, data: bytes, expected: PageKind) -> Page:
     The kind is the reader's to say: a page of pages where packs are expected would name none, and a point that names no
     pack looks complete.
     """
-    if hashlib.sha256(data).hexdigest() != names.last(key):
-        raise Damaged(f"The list page {key} does not have the bytes of its name.")
-    if len(data) < _HEADER.size:
-        raise Damaged(f"The list page {key} is cut short.")
-    _, magic, version, kind, count = _HEADER.unpack_from(data)
-    if magic != MAGIC:
-        raise Damaged(f"The object {key} is no list page.")
-    if version > VERSION:
-        raise FormatTooNew(f"The list page {key} has version {version}; this program knows {VERSION}.")
     width = _INDEX if expected is PageKind.INDEXES else _PACK
-    if kind != expected or count > _MAX_COUNT[expected]:
-        raise Damaged(f"The list page {key} is not of the kind that is expected there.")
-    if len(data) != _HEADER.size + count * width.size:
-        raise Damaged(f"The list page {key} has a wrong length.")
+    _check_header(key, data, expected, width.size)
     rows = list(width.iter_unpack(data[_HEADER.size :]))
     if expected is PageKind.PACKS:
         if any(not HEADER.size < size <= LARGEST for _, _, size in rows):
@@ -123,6 +111,22 @@ def read_page(key: str, data: bytes, expected: PageKind) -> Page:
     else:
         named = tuple(NamedObject(names.index(uuid_text(host), ulid_text(ulid)), sha) for host, ulid, sha in rows)
     return Page(key, data, objects=named)
+
+
+def _check_header(key: str, data: bytes, expected: PageKind, width: int) -> None:
+    if hashlib.sha256(data).hexdigest() != names.last(key):
+        raise Damaged(f"The list page {key} does not have the bytes of its name.")
+    if len(data) < _HEADER.size:
+        raise Damaged(f"The list page {key} is cut short.")
+    _, magic, version, kind, count = _HEADER.unpack_from(data)
+    if magic != MAGIC or version < VERSION:
+        raise Damaged(f"The object {key} is no list page of a version that exists.")
+    if version > VERSION:
+        raise FormatTooNew(f"The list page {key} has version {version}; this program knows {VERSION}.")
+    if kind != expected or count > _MAX_COUNT[expected]:
+        raise Damaged(f"The list page {key} is not of the kind that is expected there.")
+    if len(data) != _HEADER.size + count * width:
+        raise Damaged(f"The list page {key} has a wrong length.")
 
 
 def _write(kind: PageKind, count: int, records: Iterable[bytes], random_bytes: Callable[[int], bytes]) -> bytes:

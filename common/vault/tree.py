@@ -243,6 +243,8 @@ def _read_front(plain: bytes) -> tuple[tuple[Place, ...], memoryview]:
     if len(plain) < _FRONT.size or plain[:4] != MAGIC:
         raise Damaged("A block of the tree is not one.")
     _, version, pack_count, block_count = _FRONT.unpack_from(plain)
+    if version < VERSION:
+        raise Damaged("A block of the tree does not say a version that exists.")
     if version > VERSION:
         raise FormatTooNew(f"The tree has version {version}; this program knows {VERSION}.")
     packs_end = _FRONT.size + pack_count * _PACK.size

@@ -27,8 +27,8 @@ from common.vault.signed import FORMAT_VERSION, read_signed, write_signed
 from common.vault.store import ObjectMissing, Store
 
 DEFAULT_LEVEL = 1
-_LEAST = 64
-"""Bytes of the smallest block that FastCDC cuts."""
+_LEAST, _MOST_MINIMUM, _LEAST_AVERAGE, _LEAST_MAXIMUM = 64, 1024 * 1024, 256, 1024
+"""Bytes: what pyfastcdc takes as sizes of blocks."""
 DEFAULT_CHUNKING = Chunking()
 
 
@@ -140,6 +140,8 @@ def parse_vault_document(raw: bytes) -> VaultDocument:
         version = msgspec.json.decode(raw, type=dict[str, object]).get("v")
         if not isinstance(version, int):
             raise Damaged("The object vault.json does not say its format version.")
+        if version < FORMAT_VERSION:
+            raise Damaged("The object vault.json does not say a format version that exists.")
         if version > FORMAT_VERSION:
             raise FormatTooNew(f"The vault has format version {version}; this program knows {FORMAT_VERSION}.")
         document = msgspec.json.decode(raw, type=VaultDocument)
@@ -157,6 +159,10 @@ def _check_chunking(chunking: Chunking) -> None:
     sizes = (chunking.min_size, chunking.average_size, chunking.max_size)
     if (
         not _LEAST <= sizes[0] <= sizes[1] <= sizes[2] <= MAX_PLAIN
+        or sizes[0] > _MOST_MINIMUM
+        or sizes[1] < _LEAST_AVERAGE
+        or sizes[2] < _LEAST_MAXIMUM
+        or chunking.normalization not in range(4)
         or not 0 <= chunking.bundle_limit <= MAX_PLAIN
         or chunking.segment_size < chunking.max_size
     ):

@@ -13,6 +13,7 @@ from common.jobstates import JobState
 from common.signing import b64, unb64
 from common.telemetry import get_logger
 from common.vault import names
+from common.vault.reading import LARGEST_OBJECT
 from common.vault.store import ObjectMissing, Store
 from coordinator.hosts.models import Host
 from coordinator.jobs.models import Job
@@ -73,7 +74,7 @@ def grant_view(services: Services, job_id: str) -> GrantView:
         target = session.get_one(Host, job.host_id)
     store = services.storage.store(vault.url)
     try:
-        point_object = store.get(names.point(spec.source_host, spec.point))
+        point_object = store.get(names.point(spec.source_host, spec.point), length=LARGEST_OBJECT)
     except ObjectMissing as error:
         raise PointNotFound(f"The vault does not hold the recovery point {spec.point}.") from error
     return GrantView(
@@ -125,5 +126,5 @@ def _restore(session: Session, job_id: str) -> tuple[Job, RestoreSpec]:
 
 def _objects(store: Store, prefix: str) -> dict[str, str]:
     """The newest ones."""
-    keys = [info.key for info in store.list(prefix)][-_MAX_OBJECTS:]
-    return {key: b64(store.get(key)) for key in keys}
+    keys = [info.key for info in store.list(prefix, hidden=True)][-_MAX_OBJECTS:]
+    return {key: b64(store.get(key, length=LARGEST_OBJECT)) for key in keys}
