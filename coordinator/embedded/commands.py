@@ -15,6 +15,10 @@ from coordinator.cli.context import Context, context_of
 from coordinator.embedded.system import Ports, Running, embedded_system
 from coordinator.embedded.tour import Outcome, main_job, show_outcome
 
+_ENDINGS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)  # a closed terminal is SIGHUP, where there is one
+
 ApiPort = Annotated[int | None, typer.Option(help="port of the API; a free one unless given")]
 StorePort = Annotated[int | None, typer.Option(help="port of the embedded S3 store; a free one unless given")]
 QueuePort = Annotated[int | None, typer.Option(help="port of the embedded queue; a free one unless given")]
@@ -71,11 +75,11 @@ def _running(ours: Context, ports: Ports) -> Iterator[Running]:
     """The system, until the block ends or somebody asks it to end (Ctrl-C, SIGTERM, a closed terminal)."""
 
     def end(_number: int, _frame: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in _ENDINGS:
             signal.signal(number, signal.SIG_IGN)  # once: the end itself must not be interrupted
         raise Interrupted
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDINGS:
         signal.signal(number, end)
 
     def say(words: str) -> None:
