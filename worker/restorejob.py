@@ -23,6 +23,8 @@ from worker.settings import RestoreSettings
 from worker.tether import Tether
 
 WAIT_S = 0.2
+PATIENCE_S = 900.0
+"""Longer than the command that makes a grant waits. A host does one job at a time: its backups wait meanwhile."""
 
 
 def accept(spec: RestoreSpec, *, job_id: str, host_id: str, rules: RestoreSettings, scratch: Path) -> Path:
@@ -61,16 +63,23 @@ def await_grant(
 
     Raises:
         Cancelled: the job is to stop.
-        GrantRefused: the grant was made for another restore.
+        GrantRefused: the grant was made for another restore, or none came.
     """
     seed, public = _restore_key(lease.job_id, journal)
     signature = grants.sign_restore_key(public, job_id=lease.job_id, signer=identity.key())
     tether.progress(Progress(stage=Stage.AWAITING_GRANT))
     tether.offer(RestoreKey(public_key=b64(public), signature=b64(signature)))
+    waited = 0.0
     while (sealed := tether.grant()) is None:
         if tether.cancelled():
             raise Cancelled("The restore was cancelled while it waited for its grant.")
+        if waited >= PATIENCE_S:
+            raise GrantRefused(
+                f"No grant for the restore came within {PATIENCE_S / 60:.0f} minutes.",
+                next_step="Run `stateward restore` again, and leave it running until it says that the grant was sent.",
+            )
         sleep(WAIT_S)
+        waited += WAIT_S
     return grants.open_grant(
         sealed,
         seed,

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from common.contracts.base import Contract
-from common.contracts.jobs import BackupSpec, RestoreSpec
+from common.contracts.jobs import BackupSpec, JobKind, RestoreSpec, Stage
 from common.contracts.operator import JobCreate, JobView
 from common.errors import Damaged, StatewardError, error_classes
 from common.jobstates import JobState
@@ -56,6 +56,7 @@ def main_job(ours: Context, running: Running) -> Outcome:
     Raises:
         StatewardError: with the code and the sentence of the job that failed.
     """
+    _cancel_waiting_restores(running)
     _say(ours, "Backing up this machine's system state through the queue:")
     backup = _wait(ours, running, running.api.create_job(JobCreate(host=running.host_id, spec=BackupSpec())))
     if backup.point is None or backup.report is None:
@@ -149,6 +150,14 @@ def _worker_program() -> str:
     """Where this installation has it; its plain name when it was not installed as a program."""
     beside = Path(sys.executable).with_name("stateward-worker")
     return str(beside) if beside.exists() else beside.name
+
+
+def _cancel_waiting_restores(running: Running) -> None:
+    """Those of a run that was interrupted: nobody will send their grants, and this host does one job at a time."""
+    for job in list(running.api.jobs(host=running.host_id)):
+        stage = job.progress.stage if job.progress else Stage.AWAITING_GRANT
+        if job.kind is JobKind.RESTORE and not job.state.ended and stage is Stage.AWAITING_GRANT:
+            running.api.cancel_job(job.id)
 
 
 def _restore(ours: Context, running: Running, point: str) -> JobView:
