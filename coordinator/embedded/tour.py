@@ -155,8 +155,8 @@ def _worker_program() -> str:
 def _cancel_waiting_restores(running: Running) -> None:
     """Those of a run that was interrupted: nobody will send their grants, and this host does one job at a time."""
     for job in list(running.api.jobs(host=running.host_id)):
-        stage = job.progress.stage if job.progress else Stage.AWAITING_GRANT
-        if job.kind is JobKind.RESTORE and not job.state.ended and stage is Stage.AWAITING_GRANT:
+        writes = job.progress is not None and job.progress.stage is Stage.RESTORING
+        if job.kind is JobKind.RESTORE and not job.state.ended and not writes:
             running.api.cancel_job(job.id)
 
 
