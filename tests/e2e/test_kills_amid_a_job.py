@@ -36,9 +36,9 @@ from e2e_programs import (
 
 pytestmark = pytest.mark.timeout(280)
 MIB = 1 << 20
-SIZE = 160 * MIB
+SIZE = 128 * MIB
 PACK = 18 * MIB
-SENT_AGAIN = 4
+SENT_AGAIN = 3
 """Packs that may be sent again: those that were on their way when the kill came."""
 MARKER = "a-marker-of-this-test-that-nobody-else-has"
 WORDS = {
