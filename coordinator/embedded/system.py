@@ -75,6 +75,7 @@ def embedded_system(data: Path, ports: Ports, *, say: Say, sleep: Callable[[floa
         Busy: another run holds the data folder.
         PortInUse, NoSpace, ConfigInvalid, ServiceFailed.
     """
+    _require_named(ports)
     with DataFolder(data) as folder, Supervisor(folder.layout.run) as supervisor:
         layout = folder.layout
         say("Starting Valkey and SeaweedFS …")
@@ -142,6 +143,13 @@ def run_worker(*arguments: str, timeout_s: float, **environment: str) -> dict[st
     except (IndexError, KeyError, TypeError, ValueError):
         said = words[0] if words else "nothing"
         raise ServiceFailed(f"The worker's command {arguments[0]} ended with code {done.returncode}: {said}") from None
+
+
+def _require_named(ports: Ports) -> None:
+    """Before anything starts: a person who mistyped a port should not wait for a store to come up and go."""
+    for port, purpose in ((ports.api, "the API"), (ports.store, "the store"), (ports.queue, "the queue")):
+        if port is not None:
+            require_free(port, purpose=purpose)
 
 
 def _start_servers(supervisor: Supervisor, layout: DataLayout, ports: Ports) -> tuple[QueueAccess, StoreAccess]:
