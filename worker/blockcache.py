@@ -2,7 +2,9 @@
 
 A thief of the host must not learn from it what the host no longer has: no fingerprint is stored. An entry is found by
 `derive(fp, "lookup")` and holds the block key masked with `derive(fp, "mask")`, so only who has the plain block can use
-it. It saves work and decides nothing; when it is lost or damaged it is made anew.
+it. It saves work and decides nothing; when it is lost or damaged it is made anew. Each entry carries a checksum over what
+it says, keyed by the fingerprint too: a disk that gives back a wrong key must not get it into a tree, where it would make
+the block unreadable for good.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from common.vault.derive import DomainKeys
+from common.vault.derive import DomainKeys, joined
 
-_SCHEMA = "CREATE TABLE IF NOT EXISTS blocks (lookup BLOB PRIMARY KEY, id BLOB, masked BLOB) WITHOUT ROWID"
+_SCHEMA = "CREATE TABLE IF NOT EXISTS blocks (lookup BLOB PRIMARY KEY, id BLOB, masked BLOB, proof BLOB) WITHOUT ROWID"
+_SELECT = "SELECT id, masked, proof FROM blocks WHERE lookup = ?"
 _BATCH = 500
 
 
@@ -24,9 +27,9 @@ class BlockCache:
     """Safe for several threads. `codec` names the compressor: another one has a cache of its own."""
 
     def __init__(self, folder: Path, codec: str) -> None:
-        self._path = folder / f"blocks-{codec}.sqlite"
+        self._path = folder / f"blocks-{codec}.2.sqlite"
         self._lock = threading.Lock()
-        self._waiting: dict[bytes, tuple[bytes, bytes]] = {}
+        self._waiting: dict[bytes, tuple[bytes, bytes, bytes]] = {}
         try:
             self._database = self._open()
         except sqlite3.DatabaseError:
@@ -40,14 +43,16 @@ class BlockCache:
             row = self._waiting.get(lookup)
             if row is None:
                 with contextlib.suppress(sqlite3.DatabaseError):
-                    row = self._database.execute("SELECT id, masked FROM blocks WHERE lookup = ?", (lookup,)).fetchone()
-        if row is None or len(row[0]) != 32 or len(row[1]) != 32:  # noqa: PLR2004  # sizes of id and key
+                    row = self._database.execute(_SELECT, (lookup,)).fetchone()
+        if row is None or row[2] != _proof(keys, fingerprint, row[0], row[1]):
             return None
         return row[0], _masked(keys, fingerprint, row[1])
 
     def put(self, keys: DomainKeys, fingerprint: bytes, block_id: bytes, key: bytes) -> None:
         with self._lock:
-            self._waiting[_lookup(keys, fingerprint)] = (block_id, _masked(keys, fingerprint, key))
+            masked = _masked(keys, fingerprint, key)
+            proof = _proof(keys, fingerprint, block_id, masked)
+            self._waiting[_lookup(keys, fingerprint)] = (block_id, masked, proof)
             if len(self._waiting) >= _BATCH:
                 self._write()
 
@@ -60,7 +65,7 @@ class BlockCache:
         rows = [(lookup, *row) for lookup, row in self._waiting.items()]
         self._waiting.clear()
         with contextlib.suppress(sqlite3.DatabaseError), self._database:
-            self._database.executemany("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?)", rows)
+            self._database.executemany("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?)", rows)
 
     def _open(self) -> sqlite3.Connection:
         self._path.touch(mode=0o600)
@@ -77,6 +82,13 @@ class BlockCache:
 
 def _lookup(keys: DomainKeys, fingerprint: bytes) -> bytes:
     return blake3(b"lookup" + fingerprint, key=keys.cache).digest()
+
+
+def _proof(keys: DomainKeys, fingerprint: bytes, block_id: object, masked: object) -> bytes:
+    """16 bytes; empty for values that no entry has."""
+    if not isinstance(block_id, bytes) or not isinstance(masked, bytes):
+        return b""
+    return blake3(joined(b"proof", fingerprint, block_id, masked), key=keys.cache).digest(16)
 
 
 def _masked(keys: DomainKeys, fingerprint: bytes, value: bytes) -> bytes:

@@ -116,7 +116,7 @@ class StoredPoint:
         signature = raw[4 + length : 4 + length + SIGNATURE_SIZE]
         root = raw[4 + length + SIGNATURE_SIZE :]
         try:
-            _ = head.key, head.index_objects, head.list_objects
+            _ = head.key, head.index_objects, head.list_objects, uuid_bytes(head.vault)
         except ValueError as error:
             raise Damaged("A recovery point names something that cannot be a name.") from error
         return cls(head, raw[4 : 4 + length], signature, root, hashlib.sha256(raw).digest())

@@ -362,7 +362,7 @@ def test_a_restore_waits_for_its_grant_and_opens_it(host: AgentHost, rig: Rig) -
             check_restore_key(public, unb64(request.restore_key.signature), job_id=job_id, host=host.key.public_key())
             grants[job_id] = b64(make_grant(
                 b"the-root", public, vault_id=VAULT.vault_id, job_id=job_id, source_host=host.id, point=spec.point,
-                target_host=host.id, destination=None, conflict="refuse",
+                target_host=host.id, destination=None, conflict="refuse", includes=(), signer=host.key,
             ))  # fmt: skip
         return Renewal(server_time=rig.now(), watched=True, grant=grants.get(job_id))
 

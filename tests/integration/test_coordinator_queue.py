@@ -110,7 +110,7 @@ def test_a_lost_message_is_published_again_once(
     clock.ahead += timedelta(seconds=60)
     queue = job_queue(valkey)
     with composed(settings, clock=clock, public_url="") as services:
-        assert sweep(services, queue) >= 1
+        sweep(services, queue)  # unless the own sweep of the coordinator was quicker
     assert host.pop() == first
     queue.close()
     lease = host.lease(job.id, first)
