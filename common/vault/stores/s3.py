@@ -255,7 +255,8 @@ def _translate(error: aws.ClientError, key: str, bucket: str, where: str) -> Non
         raise ObjectMissing(f"The store does not hold {key}.") from error
     if code in {"PreconditionFailed", "412"}:
         raise AlreadyExists(f"The store already holds {key}.") from error
-    if status == _BAD_REQUEST and "HTTPS" in text:
+    wordless = code == str(_BAD_REQUEST) and not error.operation_name.startswith("Head")  # no XML: no S3 store said it
+    if status == _BAD_REQUEST and ("HTTPS" in text or (wordless and where.startswith("http://"))):
         raise TlsExpected(f"The store at {where} expects TLS.") from error
     if code in _DENIED or status == _FORBIDDEN:
         raise StoreDenied(
