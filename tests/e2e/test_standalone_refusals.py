@@ -8,15 +8,25 @@ import os
 import resource
 import shutil
 import signal
+import socket
+import socketserver
 import sqlite3
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from conftest import MIB, PASSPHRASE, Site, new_site
-from e2e_programs import ROOT, below, content_of, environment, run, started, until, worker
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from e2e_programs import ROOT, Done, below, content_of, environment, run, started, until, worker
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -116,6 +126,90 @@ def test_a_point_and_a_host_that_are_not_there_are_named(site: Site, tmp_path: P
     point = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
     site.recover(tmp_path / "out", "--point", point).refused(2, "point_not_found", point)
     site.recover(tmp_path / "out", "--host", "nobody").refused(2, "host_not_found", "nobody")
+
+
+@contextlib.contextmanager
+def listening(answer: bytes, *, tls: Path | None = None) -> Iterator[int]:
+    """A server that says the same to everybody, once each; its port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if tls is not None:
+        context.load_cert_chain(tls)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                talk = context.wrap_socket(self.request, server_side=True) if tls else self.request
+                talk.recv(65536)
+                talk.sendall(answer)
+                talk.close()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def with_credentials(site: Site, port: int, scheme: str, folder: Path) -> Done:
+    credentials = folder / "credentials"
+    credentials.write_text("[default]\naws_access_key_id = somebody\naws_secret_access_key = something\n")
+    return run(
+        worker("points", "--vault", f"s3://bucket?endpoint={scheme}://127.0.0.1:{port}", "--json"),
+        {**site.environ, "AWS_SHARED_CREDENTIALS_FILE": str(credentials)},
+    )
+
+
+def test_a_store_that_is_down_is_said_soon(site: Site, tmp_path: Path) -> None:
+    with socket.socket() as bound:  # nobody listens on it, and nobody else can
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        done = with_credentials(site, port, "http", tmp_path)
+    done.refused(6, "store_unavailable", f"http://127.0.0.1:{port} cannot be reached: Connection refused")
+    assert done.seconds < 12, "a person waits for this"
+
+
+def self_signed(folder: Path) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "server.pem"
+    file.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + certificate.public_bytes(Encoding.PEM)
+    )
+    return file
+
+
+def test_plain_http_where_tls_is_expected_is_said(site: Site, tmp_path: Path) -> None:
+    """Some servers say so, as Go's do; others hang up."""
+    text = b"Client sent an HTTP request to an HTTPS server.\n"
+    head = b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % len(text)
+    with listening(head + text) as port:
+        done = with_credentials(site, port, "http", tmp_path)
+    done.refused(6, "tls_expected", "expects TLS")
+    with listening(b"", tls=self_signed(tmp_path)) as port:
+        done = with_credentials(site, port, "http", tmp_path)
+    done.refused(6, "store_unavailable", "closed the connection")
+    assert "https://" in done.error["next_step"]
+
+
+def test_a_certificate_that_is_not_trusted_is_said(site: Site, tmp_path: Path) -> None:
+    with listening(b"", tls=self_signed(tmp_path)) as port:
+        done = with_credentials(site, port, "https", tmp_path)
+    done.refused(6, "tls_expected", "CERTIFICATE_VERIFY_FAILED")
+    assert "AWS_CA_BUNDLE" in done.error["next_step"]
 
 
 # ── where to ────────────────────────────────────────────────────────────────────────────────────────────────────────
