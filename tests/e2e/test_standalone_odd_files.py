@@ -8,8 +8,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from conftest import Site, new_site
 from e2e_programs import ROOT, below, content_of
+from e2e_site import Site, new_site
 
 pytestmark = pytest.mark.timeout(120)
 GIB = 1 << 30

@@ -20,13 +20,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from conftest import MIB, PASSPHRASE, Site, new_site
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from e2e_programs import ROOT, Done, below, content_of, environment, run, started, until, worker
+from e2e_site import MIB, PASSPHRASE, Site, new_site
 
 pytestmark = pytest.mark.timeout(120)
 
