@@ -10,6 +10,10 @@ from datetime import UTC, datetime
 from common.program import run_program
 
 
+WIDE = 250
+"""Columns of a table that goes into a file or a pipe: nothing is folded there."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
@@ -31,7 +35,8 @@ def _call(arguments: Sequence[str]) -> int:
 
     options, rest = split_options(arguments)
     messages = Console(stderr=True, soft_wrap=True)
-    context = Context(options=options, clock=_now, sleep=time.sleep, console=Console(), messages=messages)
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    context = Context(options=options, clock=_now, sleep=time.sleep, console=console, messages=messages)
     command = typer.main.get_command(build_app((embedded,)))
     code = command.main(args=rest, prog_name="stateward", standalone_mode=False, obj=context)
     return code if isinstance(code, int) else 0

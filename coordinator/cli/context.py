@@ -104,7 +104,9 @@ class Context:
         if not items:
             self.messages.print(empty)
             return
-        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for number, column in enumerate(columns):
+            table.add_column(column, no_wrap=number == 0, overflow="fold")  # an id is copied: it stays whole
         for item in items:
             table.add_row(*(text(value) for value in row(item)))
         self.console.print(table)

@@ -26,6 +26,8 @@ from worker.restore import read_entries
 from worker.verifying import list_points, verify_vault
 
 _ZEROS = bytes(1024 * 1024)
+WIDE = 250
+"""Columns of a table that goes into a file or a pipe: nothing is folded there."""
 _BATCH = 32
 
 
@@ -54,7 +56,9 @@ def points_command(
         for row in listing.rows:
             typer.echo(row["point"])
         return
-    table = Table("point", "host", "created", "files", "logical", "stored", "state", box=None, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, column in enumerate(("point", "host", "created", "files", "logical", "stored", "state")):
+        table.add_column(column, no_wrap=number == 0, overflow="fold")  # an id is copied: it stays whole
     for row in listing.rows:
         table.add_row(
             row["point"],
@@ -65,7 +69,7 @@ def points_command(
             size(row["stored_bytes"]),
             row["problem"] or row["verdict"] or "no verdict",
         )
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
     for problem in listing.problems:
         typer.echo(f"Warning: {problem}", err=True)
 
