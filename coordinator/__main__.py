@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 
 from common.program import run_program
 
-
 WIDE = 250
 """Columns of a table that goes into a file or a pipe: nothing is folded there."""
 
