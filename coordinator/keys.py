@@ -15,7 +15,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import os
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from common.errors import Damaged
 from common.ids import is_uuid
+from common.privatefiles import create_private, make_private_folder
 from common.secret import Secret
 from common.signing import key_id
 
@@ -77,7 +77,7 @@ class CoordinatorKeys:
 def open_keys(folder: Path) -> CoordinatorKeys:
     """The keys in `<folder>/keys`; missing ones are made."""
     keys = folder / "keys"
-    private_folder(keys / "domains")
+    make_private_folder(keys / "domains")
     seed = _kept(keys / "signing.key", lambda: Ed25519PrivateKey.generate().private_bytes_raw())
     return CoordinatorKeys(
         folder=keys,
@@ -87,36 +87,10 @@ def open_keys(folder: Path) -> CoordinatorKeys:
     )
 
 
-def private_folder(folder: Path) -> None:
-    """The folder and its parents exist, this one with mode 0700."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)
-
-
-def write_private(path: Path, content: bytes, *, replace: bool = False) -> bool:
-    """A file of mode 0600, whole or not at all; False (and nothing done) when it is there and not to be replaced."""
-    private_folder(path.parent)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        if replace:
-            draft.replace(path)
-            return True
-        try:
-            path.hardlink_to(draft)
-        except FileExistsError:
-            return False
-        return True
-    finally:
-        draft.unlink(missing_ok=True)
-
-
 def _kept(path: Path, make: Callable[[], bytes]) -> bytes:
     if not path.exists():
-        write_private(path, base64.b64encode(make()) + b"\n")
+        make_private_folder(path.parent)
+        create_private(path, base64.b64encode(make()) + b"\n")
     try:
         value = base64.b64decode(path.read_bytes().strip(), validate=True)
     except ValueError as error:

@@ -17,6 +17,7 @@ from enum import StrEnum
 import uvicorn
 
 from common.errors import ConfigInvalid, PortInUse
+from common.privatefiles import make_private_folder, write_private
 from common.telemetry import get_logger
 from coordinator.access.facts import say_api_alive
 from coordinator.access.tokens import first_admin_token
@@ -25,7 +26,7 @@ from coordinator.clock import Clock
 from coordinator.db import Database
 from coordinator.janitor import janitor_loops
 from coordinator.jobs.leases import restart_lease_clocks
-from coordinator.keys import open_keys, private_folder, write_private
+from coordinator.keys import open_keys
 from coordinator.loops import Loop, LoopThreads
 from coordinator.metrics import ProcessMetrics
 from coordinator.migrate import migrate
@@ -88,8 +89,8 @@ def serve(
 @contextmanager
 def composed(settings: Settings, *, clock: Clock, public_url: str) -> Iterator[Services]:
     """The real parts, from one settings object; the database is brought to this revision."""
-    private_folder(settings.data)
-    private_folder(settings.folder)
+    make_private_folder(settings.data)
+    make_private_folder(settings.folder)
     db = Database(settings.sql_url)
     users: QueueUsers | None = None
     try:
@@ -165,7 +166,7 @@ def _serve_api(
     )
 
     def started() -> None:
-        write_private(settings.folder / "api.json", json.dumps({"url": url}).encode() + b"\n", replace=True)
+        write_private(settings.folder / "api.json", json.dumps({"url": url}).encode() + b"\n")
         log.info("serving", url=url)
         ready(url)
 

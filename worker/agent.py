@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from common.contracts.checkin import HostReport
+from common.privatefiles import write_private
 from common.telemetry import get_logger
 from worker import queue
 from worker.checkin import CheckinDeps, CheckinLoop
@@ -24,7 +25,6 @@ from worker.identity import Identity
 from worker.inbox import Inbox, Way
 from worker.jobprocess import Spawn
 from worker.journal import Journal
-from worker.privatefiles import write_private
 from worker.runner import Runner, RunnerDeps
 
 log = get_logger(__name__)

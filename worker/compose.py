@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from common import __version__
 from common.contracts.checkin import HostReport
 from common.contracts.enrolment import CredentialsClaims
+from common.privatefiles import make_private_folder
 from worker.client import CoordinatorClient, make_http
 from worker.enrol import EnrolDeps
 from worker.identity import Identity, load_identity
@@ -25,7 +26,6 @@ from worker.jobprocess import spawner
 from worker.jobrun import JobDeps, Works
 from worker.journal import Journal
 from worker.platform import this_host
-from worker.privatefiles import make_private_folder
 from worker.proofs import Prover, new_instance
 from worker.settings import WorkerSettings
 

@@ -26,6 +26,7 @@ from common.contracts.checkin import HostReport
 from common.contracts.enrolment import CredentialsClaims, EnrolReply, EnrolRequest, KeysRequest
 from common.errors import Conflicting, Damaged, NotInitialised, Refused, WrongPassphrase
 from common.ids import new_ulid, new_uuid
+from common.privatefiles import remove, write_private
 from common.secret import Secret
 from common.signing import b64, fingerprint, unb64
 from common.vault import names
@@ -35,7 +36,6 @@ from common.vault.keys import HostKeys, new_host_keys, unwrap, wrap
 from worker.client import CoordinatorClient, Patience
 from worker.credentials import check_credentials, open_token, read_credentials
 from worker.identity import ACTIVE, Identity, find_identity, load_identity, save_identity
-from worker.privatefiles import remove, write_private
 
 PENDING_FILE = "enrolment.json"
 KEYS_FILE = "keys-to-confirm.json"

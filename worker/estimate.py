@@ -10,10 +10,10 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.privatefiles import write_private
 from common.vault.entry import Kind
 from worker.excludes import Excludes
 from worker.platform.api import SourceFiles, SourceRoot
-from worker.privatefiles import write_private
 from worker.reporting import Reporter
 from worker.scan import scan
 

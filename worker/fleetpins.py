@@ -10,6 +10,7 @@ import hashlib
 from pathlib import Path
 
 from common.errors import NotTrusted
+from common.privatefiles import write_private
 from common.secret import Secret
 from common.signing import load_public_key, unb64
 from common.vault import names
@@ -20,7 +21,6 @@ from common.vault.vaults import OpenVault, parse_vault_document
 from worker.enrol import Pins
 from worker.pinned import PinnedVault, load_pinned, save_pinned, vault_folder
 from worker.platform import this_host
-from worker.privatefiles import write_private
 
 _VAULT_FILE = "vault.json"
 _CONFIG_FILE = "config"

@@ -15,8 +15,8 @@ from common.contracts.base import Base64Text, Contract, Moment, Name, UuidText
 from common.contracts.enrolment import QueueAccess
 from common.contracts.jobs import VaultAccess
 from common.errors import Damaged, NotInitialised
+from common.privatefiles import remove, write_private
 from common.signing import key_id, load_public_key, unb64
-from worker.privatefiles import remove, write_private
 
 IDENTITY_FILE = "identity.json"
 

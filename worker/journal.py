@@ -17,7 +17,7 @@ from pathlib import Path
 
 from common.contracts.jobs import JobEvent, JobMessage, Lease, Progress
 from common.ids import new_uuid
-from worker.privatefiles import write_private
+from common.privatefiles import write_private
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS messages (jti TEXT PRIMARY KEY, job_id TEXT NOT NULL, seen REAL NOT NULL, exp REAL NOT NULL);

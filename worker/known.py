@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from common.errors import Damaged
+from common.privatefiles import make_private_folder, write_private
 from common.vault.derive import DomainKeys
 from common.vault.documents import NamedObject
 from common.vault.index import Index, index_domain, read_index
@@ -19,7 +20,6 @@ from common.vault.packs import PackName
 from common.vault.pages import Page, PageKind, read_page
 from common.vault.reading import expect_sha256, read_matching
 from common.vault.store import Store
-from worker.privatefiles import make_private_folder, write_private
 
 FoundAt = tuple[PackName, int, int]
 """Pack, offset and length of a sealed block."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.errors import Busy
-from worker.privatefiles import write_private
+from common.privatefiles import write_private
 
 
 @contextlib.contextmanager

@@ -14,12 +14,12 @@ from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from common.errors import Damaged, FormatTooNew, NotInitialised, NotTrusted
+from common.privatefiles import make_private_folder, write_private
 from common.secret import Secret
 from common.vault.blocks import codec_id, codec_level
 from common.vault.derive import DomainKeys
 from common.vault.keys import HostKeys
 from common.vault.vaults import OpenVault, Pin
-from worker.privatefiles import make_private_folder, write_private
 from worker.upload import Sealing
 
 _FILE = "pinned.json"

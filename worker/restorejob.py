@@ -80,9 +80,7 @@ def await_grant(
             )
         sleep(WAIT_S)
         waited += WAIT_S
-    return grants.open_grant(
-        sealed,
-        seed,
+    terms = grants.GrantTerms(
         vault_id=lease.vault.vault_id,
         job_id=lease.job_id,
         source_host=spec.source_host,
@@ -91,8 +89,8 @@ def await_grant(
         destination=spec.destination,
         conflict=spec.conflict.value,
         includes=spec.includes,
-        source=_source_key(spec, identity, rules),
     )
+    return grants.open_grant(sealed, seed, terms, source=_source_key(spec, identity, rules))
 
 
 def _source_key(spec: RestoreSpec, identity: Identity, rules: RestoreSettings) -> Ed25519PublicKey:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from common.contracts.jobs import BackupSpec, PreviousPoint
 from common.errors import ConfigInvalid, Damaged, FormatTooNew, NotInitialised, NotTrusted, WrongPassphrase
 from common.ids import new_ulid, new_uuid
+from common.privatefiles import make_private_folder, remove, write_private
 from common.secret import Secret
 from common.vault import names
 from common.vault.accept import index_objects, judge, read_pages
@@ -38,7 +39,6 @@ from common.vault.store import ObjectMissing, Store
 from common.vault.vaults import DEFAULT_CHUNKING, OpenVault, create_vault, open_vault, read_vault_document
 from worker.backup import BackupRequest
 from worker.pinned import PinnedVault, load_pinned, save_pinned, vault_folder
-from worker.privatefiles import make_private_folder, remove, write_private
 from worker.recovery import is_vault_of
 from worker.runlog import Journal
 

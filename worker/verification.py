@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from common.errors import Cancelled
+from common.privatefiles import write_private
 from worker.platform.api import CheckResult, Outcome
-from worker.privatefiles import write_private
 
 VERIFICATION = "package_verification"
 VERIFY_S = 30.0

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -44,50 +45,54 @@ def check_restore_key(public: bytes, signature: bytes, *, job_id: str, host: Ed2
         raise NotTrusted("The restore key is not signed by the target host.") from error
 
 
-def make_grant(
-    root: bytes,
-    public: bytes,
-    *,
-    vault_id: str,
-    job_id: str,
-    source_host: str,
-    point: str,
-    target_host: str,
-    destination: str | None,
-    conflict: str,
-    includes: Sequence[str],
-    signer: Ed25519PrivateKey,
-) -> bytes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantTerms:
+    """What a grant is for: all of it is bound."""
+
+    vault_id: str
+    job_id: str
+    source_host: str
+    point: str
+    target_host: str
+    destination: str | None
+    """None: the target's own scratch folder."""
+    conflict: str
+    includes: Sequence[str]
+
+    @property
+    def info(self) -> bytes:
+        """HPKE `info`."""
+        there = self.destination
+        where = b"scratch" if there is None else b"folder" + there.encode("utf-8", "surrogateescape")
+        return joined(
+            b"stateward grant v1",
+            uuid_bytes(self.vault_id),
+            uuid_bytes(self.job_id),
+            uuid_bytes(self.source_host),
+            ulid_bytes(self.point),
+            uuid_bytes(self.target_host),
+            where,
+            self.conflict.encode(),
+            joined(*(glob.encode("utf-8", "surrogateescape") for glob in self.includes)),
+        )
+
+
+def make_grant(root: bytes, public: bytes, terms: GrantTerms, *, signer: Ed25519PrivateKey) -> bytes:
     """signature (64) ‖ sealed root: only the target host opens it, and only for this restore. `signer` is the source
     host's key."""
-    info = _info(vault_id, job_id, source_host, point, target_host, destination, conflict, includes)
-    sealed = hpke.seal_to(public, root, info=info)
-    return signer.sign(_message(public, info, sealed)) + sealed
+    sealed = hpke.seal_to(public, root, info=terms.info)
+    return signer.sign(_message(public, terms.info, sealed)) + sealed
 
 
-def open_grant(
-    grant: bytes,
-    seed: Secret[bytes],
-    *,
-    vault_id: str,
-    job_id: str,
-    source_host: str,
-    point: str,
-    target_host: str,
-    destination: str | None,
-    conflict: str,
-    includes: Sequence[str],
-    source: Ed25519PublicKey,
-) -> bytes:
+def open_grant(grant: bytes, seed: Secret[bytes], terms: GrantTerms, *, source: Ed25519PublicKey) -> bytes:
     """The root in clear. `source` is the key of the host whose point it is, as this host has it pinned.
 
     Raises GrantRefused when the grant was made by somebody else, or for anything else than this restore.
     """
-    info = _info(vault_id, job_id, source_host, point, target_host, destination, conflict, includes)
     signature, sealed = grant[:SIGNATURE_SIZE], grant[SIGNATURE_SIZE:]
     try:
-        source.verify(signature, _message(hpke.public_key(seed), info, sealed))
-        return hpke.open_sealed(seed, sealed, info=info)
+        source.verify(signature, _message(hpke.public_key(seed), terms.info, sealed))
+        return hpke.open_sealed(seed, sealed, info=terms.info)
     except (NotTrusted, InvalidSignature) as error:
         raise GrantRefused(
             "The grant was not made with the source host's key for this job, point, target, destination, conflict mode"
@@ -97,27 +102,3 @@ def open_grant(
 
 def _message(public: bytes, info: bytes, sealed: bytes) -> bytes:
     return b"stateward grant v1\0" + joined(public, info, hashlib.sha256(sealed).digest())
-
-
-def _info(
-    vault_id: str,
-    job_id: str,
-    source_host: str,
-    point: str,
-    target_host: str,
-    destination: str | None,
-    conflict: str,
-    includes: Sequence[str],
-) -> bytes:
-    where = b"scratch" if destination is None else b"folder" + destination.encode("utf-8", "surrogateescape")
-    return joined(
-        b"stateward grant v1",
-        uuid_bytes(vault_id),
-        uuid_bytes(job_id),
-        uuid_bytes(source_host),
-        ulid_bytes(point),
-        uuid_bytes(target_host),
-        where,
-        conflict.encode(),
-        joined(*(glob.encode("utf-8", "surrogateescape") for glob in includes)),
-    )

@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 
 from common.errors import NotAuthenticated
 from common.ids import new_uuid
+from common.privatefiles import write_private
 from common.secret import Secret
 from coordinator.access.models import ApiToken
 from coordinator.db import Database
-from coordinator.keys import write_private
 
 ADMIN = "admin"
 PREFIX = "swt_"
@@ -49,7 +49,7 @@ def first_admin_token(db: Database, file: Path, *, now: datetime) -> None:
         if held and session.scalar(select(ApiToken.id).where(ApiToken.sha256 == _hash(held))):
             return
         token = issue_token(session, name="first administrator", role=ADMIN, now=now)
-    write_private(file, token.reveal().encode() + b"\n", replace=True)
+    write_private(file, token.reveal().encode() + b"\n")
 
 
 def _hash(token: str) -> str:

@@ -15,7 +15,7 @@ from common.errors import Damaged, NotTrusted, WrongPassphrase
 from common.secret import Secret
 from common.signing import b64, fingerprint, load_public_key, unb64
 from common.vault import names
-from common.vault.grant import check_restore_key, make_grant
+from common.vault.grant import GrantTerms, check_restore_key, make_grant
 from common.vault.keys import HostKeys, unwrap
 from common.vault.points import StoredPoint, open_root
 
@@ -50,9 +50,7 @@ def grant_for(view: GrantView, wanted: Wanted, passphrase: Secret[str]) -> Grant
     if wanted.target_fingerprint is not None and fingerprint(target_key) != wanted.target_fingerprint:
         raise NotTrusted(f"The target host's key has the fingerprint {fingerprint(target_key)}.")
     check_restore_key(public, unb64(view.signature), job_id=wanted.job_id, host=load_public_key(target_key))
-    sealed = make_grant(
-        open_root(point, keys.recovery_seed),
-        public,
+    terms = GrantTerms(
         vault_id=view.vault_id,
         job_id=wanted.job_id,
         source_host=view.source_host,
@@ -61,8 +59,8 @@ def grant_for(view: GrantView, wanted: Wanted, passphrase: Secret[str]) -> Grant
         destination=wanted.spec.destination,
         conflict=wanted.spec.conflict.value,
         includes=wanted.spec.includes,
-        signer=keys.signing_key,
     )
+    sealed = make_grant(open_root(point, keys.recovery_seed), public, terms, signer=keys.signing_key)
     return GrantCreate(grant=b64(sealed))
 
 

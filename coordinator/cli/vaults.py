@@ -10,9 +10,9 @@ import typer
 
 from common.contracts.operator import CredentialsCreate, VaultCreate, VaultView
 from common.errors import UsageError
+from common.privatefiles import write_private
 from coordinator.cli.checked import checked
 from coordinator.cli.context import context_of
-from coordinator.keys import write_private
 
 app = typer.Typer(help="Vaults: make, look, hand out credentials.")
 
@@ -77,7 +77,7 @@ def credentials(
         view = api.create_credentials(vault, wanted)
     if out is not None:
         document = {"stateward": "vault credentials", "token": view.token}
-        write_private(out, json.dumps(document).encode() + b"\n", replace=True)
+        write_private(out, json.dumps(document).encode() + b"\n")
         ours.messages.print(f"Written to {out}; valid until {view.expires.isoformat()}.", highlight=False)
     elif ours.options.json:
         ours.print_json(view)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from common.errors import Busy, ConfigInvalid, NoSpace
+from common.privatefiles import write_private
 from coordinator.embedded import oscalls
 
 if TYPE_CHECKING:
@@ -112,19 +113,6 @@ def require_space(folder: Path, min_free_bytes: int = MIN_FREE_BYTES) -> None:
         raise NoSpace(
             f"The volume of {folder} has {free >> 20} MiB free; the embedded system needs {min_free_bytes >> 20} MiB."
         )
-
-
-def write_private(path: Path, content: str | bytes) -> None:
-    """Write a file that only its owner may read, whole or not at all: a reader never sees half of it."""
-    data = content.encode() if isinstance(content, str) else content
-    beside = path.with_name(f".{path.name}.new")
-    beside.unlink(missing_ok=True)
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
 
 
 def read_json(path: Path) -> dict[str, Any]:

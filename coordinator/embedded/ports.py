@@ -33,11 +33,19 @@ def is_free(port: int) -> bool:
     return True
 
 
-def require_free(port: int, *, purpose: str) -> int:
+def require_free(port: int, *, purpose: str, next_step: str | None = None) -> int:
     """The port that a person named for `purpose`, or PortInUse."""
     if not 0 < port < 65_536 or not is_free(port):  # noqa: PLR2004
-        raise PortInUse(f"Port {port} of {LOOPBACK}, named for {purpose}, is in use or cannot be bound.")
+        raise PortInUse(
+            f"Port {port} of {LOOPBACK}, named for {purpose}, is in use or cannot be bound.", next_step=next_step
+        )
     return port
+
+
+def require_known(port: int, *, purpose: str) -> int:
+    """The port of the run before, whose address the enrolled hosts keep, or PortInUse."""
+    step = "End the program that uses it: the enrolled hosts know this address."
+    return require_free(port, purpose=f"{purpose} since its first run", next_step=step)
 
 
 def find_free(count: int = 1, *, also_free_at: int = 0, avoid: Iterable[int] = ()) -> tuple[int, ...]:

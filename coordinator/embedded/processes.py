@@ -27,8 +27,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Self
 
 from common.errors import ServiceFailed
+from common.privatefiles import write_private
 from coordinator.embedded import guardian, launcher, oscalls
-from coordinator.embedded.datafolder import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

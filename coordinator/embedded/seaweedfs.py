@@ -24,9 +24,18 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from common.errors import StoreUnavailable
+from common.privatefiles import write_private
 from common.secret import Secret
-from coordinator.embedded.datafolder import DataLayout, read_json, write_json, write_private
-from coordinator.embedded.ports import GRPC_OFFSET, LOOPBACK, all_free, find_free, require_free, start_on_free_ports
+from coordinator.embedded.datafolder import DataLayout, read_json, write_json
+from coordinator.embedded.ports import (
+    GRPC_OFFSET,
+    LOOPBACK,
+    all_free,
+    find_free,
+    require_free,
+    require_known,
+    start_on_free_ports,
+)
 from coordinator.embedded.processes import Service, Supervisor
 from coordinator.embedded.wheels import program
 
@@ -66,10 +75,11 @@ class StoreAccess:
 
 
 def start_seaweedfs(supervisor: Supervisor, layout: DataLayout, *, s3_port: int | None = None) -> StoreAccess:
-    """Start the store and return when S3 and STS answer; the same ports and secrets as last time where possible.
+    """Start the store and return when S3 and STS answer; the same secrets as last time, and the same port for S3: vaults
+    and hosts keep its address.
 
     Raises:
-        PortInUse: the port that was named for S3 is taken.
+        PortInUse: the port that was named for S3, or that it had last time, is taken.
         ServiceFailed: it does not start; the log is named.
     """
     kept = _secrets(layout.store / "secrets.json")
@@ -84,9 +94,12 @@ def start_seaweedfs(supervisor: Supervisor, layout: DataLayout, *, s3_port: int 
             require_free(s3_port, purpose="the store")
             require_free(s3_port + GRPC_OFFSET, purpose="the store's gRPC (the port named for the store + 10000)")
             return (*find_free(3, also_free_at=GRPC_OFFSET, avoid=(s3_port, s3_port + GRPC_OFFSET)), s3_port)
-        if isinstance(last, list) and len(last) == len(_SOCKETS) and all_free(_with_grpc(last)):
+        if not isinstance(last, list) or len(last) != len(_SOCKETS):
+            return find_free(len(_SOCKETS), also_free_at=GRPC_OFFSET)
+        known = require_known(last[-1], purpose="the store")
+        if all_free(_with_grpc(last)):
             return tuple(last)
-        return find_free(len(_SOCKETS), also_free_at=GRPC_OFFSET)
+        return (*find_free(3, also_free_at=GRPC_OFFSET, avoid=(known, known + GRPC_OFFSET)), known)
 
     def start(ports: tuple[int, ...]) -> None:
         access = _access(ports, kept)

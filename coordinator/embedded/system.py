@@ -19,11 +19,12 @@ from typing import Any
 import coordinator
 from common.contracts.operator import CredentialsCreate, VaultCreate, VaultView
 from common.errors import HostNotFound, ServiceFailed, StatewardError, error_classes
+from common.privatefiles import write_private
 from common.secret import Secret
 from common.vault.keys import generate_passphrase
 from coordinator.client import ApiClient
-from coordinator.embedded.datafolder import DataFolder, DataLayout, write_private
-from coordinator.embedded.ports import find_free, require_free
+from coordinator.embedded.datafolder import DataFolder, DataLayout
+from coordinator.embedded.ports import find_free, require_free, require_known
 from coordinator.embedded.processes import Service, Supervisor
 from coordinator.embedded.seaweedfs import StoreAccess, start_seaweedfs
 from coordinator.embedded.valkey import QueueAccess, host_user, start_valkey
@@ -206,7 +207,7 @@ def _usual_port(layout: DataLayout) -> int:
         last = int(str(json.loads((layout.coordinator / "api.json").read_text())["url"]).rpartition(":")[2])
     except (OSError, ValueError, KeyError):
         return find_free()[0]
-    return require_free(last, purpose="the API, whose address the enrolled hosts know")
+    return require_known(last, purpose="the API")
 
 
 def _settings(port: int, queue: QueueAccess, store: StoreAccess) -> str:

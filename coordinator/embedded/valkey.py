@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 import redis
 
 from common.errors import ConfigInvalid
+from common.privatefiles import write_private
 from common.secret import Secret
-from coordinator.embedded.datafolder import DataLayout, read_json, write_json, write_private
+from coordinator.embedded.datafolder import DataLayout, read_json, write_json
 from coordinator.embedded.ports import LOOPBACK, all_free, find_free, require_free, start_on_free_ports
 from coordinator.embedded.processes import Service, Supervisor
 from coordinator.embedded.wheels import program

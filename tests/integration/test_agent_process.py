@@ -27,14 +27,14 @@ from common.contracts.jobs import Conflict, Renewal, RestoreSpec, Stage
 from common.contracts.queue import JOB_TASK
 from common.ids import new_ulid, new_uuid
 from common.jobstates import JobState
+from common.privatefiles import make_private_folder
 from common.secret import Secret
 from common.signing import b64, unb64
-from common.vault.grant import check_restore_key, make_grant
+from common.vault.grant import GrantTerms, check_restore_key, make_grant
 from coordinator.embedded import QueueAccess
 from coordinator.embedded.valkey import ACL_ADMIN, host_user, password_sha256
 from worker.identity import Identity, save_identity
 from worker.journal import Journal, Phase
-from worker.privatefiles import make_private_folder
 
 HERE = Path(__file__).resolve().parent
 pytestmark = pytest.mark.timeout(120)
@@ -360,10 +360,11 @@ def test_a_restore_waits_for_its_grant_and_opens_it(host: AgentHost, rig: Rig) -
         if request.restore_key and job_id not in grants and len(rig.renewals) > 3:
             public = unb64(request.restore_key.public_key)
             check_restore_key(public, unb64(request.restore_key.signature), job_id=job_id, host=host.key.public_key())
-            grants[job_id] = b64(make_grant(
-                b"the-root", public, vault_id=VAULT.vault_id, job_id=job_id, source_host=host.id, point=spec.point,
-                target_host=host.id, destination=None, conflict="refuse", includes=(), signer=host.key,
-            ))  # fmt: skip
+            terms = GrantTerms(
+                vault_id=VAULT.vault_id, job_id=job_id, source_host=host.id, point=spec.point, target_host=host.id,
+                destination=None, conflict="refuse", includes=(),
+            )  # fmt: skip
+            grants[job_id] = b64(make_grant(b"the-root", public, terms, signer=host.key))
         return Renewal(server_time=rig.now(), watched=True, grant=grants.get(job_id))
 
     rig.renew = renew

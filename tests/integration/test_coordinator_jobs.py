@@ -31,7 +31,7 @@ from common.secret import Secret
 from common.signing import b64, unb64
 from common.telemetry import METRICS
 from common.vault import names
-from common.vault.grant import new_restore_key, open_grant, sign_restore_key
+from common.vault.grant import GrantTerms, new_restore_key, open_grant, sign_restore_key
 from common.vault.keys import generate_passphrase
 from common.vault.location import VaultLocation
 from common.vault.pages import PackRef, pages_of_packs
@@ -368,9 +368,7 @@ def test_a_restore_waits_for_its_grant_and_the_coordinator_cannot_read_it(coordi
     given = host.renew(lease, Stage.AWAITING_GRANT).grant
     assert given is not None
     assert lease.vault is not None
-    root = open_grant(
-        unb64(given),
-        seed,
+    terms = GrantTerms(
         vault_id=lease.vault.vault_id,
         job_id=job.id,
         source_host=host.id,
@@ -379,8 +377,8 @@ def test_a_restore_waits_for_its_grant_and_the_coordinator_cannot_read_it(coordi
         destination=None,
         conflict=spec.conflict.value,
         includes=spec.includes,
-        source=host.key.public_key(),
     )
+    root = open_grant(unb64(given), seed, terms, source=host.key.public_key())
     assert root == b"the root"
     host.check_in(host.event(lease, JobState.COMPLETED_WITH_WARNINGS))
     assert coordinator.api.job(job.id).state is JobState.COMPLETED_WITH_WARNINGS

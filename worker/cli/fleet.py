@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.errors import Busy, ConfigInvalid
+from common.privatefiles import write_private
 from common.telemetry import configure_logging
 from common.vault.keys import generate_passphrase, read_passphrase_file
 from worker import compose
@@ -25,7 +26,6 @@ from worker.identity import ACTIVE, find_identity
 from worker.jobprocess import watch_pipe
 from worker.jobrun import run_job
 from worker.onlyone import only_one
-from worker.privatefiles import write_private
 from worker.settings import WorkerSettings, load_settings
 from worker.status import Status, read_status
 

@@ -10,6 +10,7 @@ import typer
 
 from common.contracts.jobs import BackupSpec
 from common.errors import ConfigInvalid, ExitCode, UsageError
+from common.privatefiles import make_private_folder
 from common.vault.documents import Immutability
 from common.vault.keys import read_passphrase_file
 from common.vault.location import VaultLocation
@@ -23,7 +24,6 @@ from worker.onlyone import only_one
 from worker.pinned import vault_folder
 from worker.platform import this_host
 from worker.platform.api import CheckResult, Outcome
-from worker.privatefiles import make_private_folder
 from worker.reach import http_time
 from worker.recovery import open_host
 from worker.restore import RestoreDeps, RestoreRequest, run_restore

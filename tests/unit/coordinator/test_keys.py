@@ -9,7 +9,8 @@ import pytest
 
 from common.errors import Damaged
 from common.ids import new_uuid
-from coordinator.keys import open_keys, write_private
+from common.privatefiles import create_private, write_private
+from coordinator.keys import open_keys
 
 
 def test_keys_are_made_once_and_private(tmp_path: Path) -> None:
@@ -32,10 +33,10 @@ def test_a_damaged_key_is_named_and_never_replaced(tmp_path: Path) -> None:
 
 def test_a_file_is_written_once_unless_it_is_to_be_replaced(tmp_path: Path) -> None:
     file = tmp_path / "f"
-    assert write_private(file, b"one")
-    assert not write_private(file, b"two")
+    assert create_private(file, b"one")
+    assert not create_private(file, b"two")
     assert file.read_bytes() == b"one"
-    assert write_private(file, b"three", replace=True)
+    write_private(file, b"three")
     assert file.read_bytes() == b"three"
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 

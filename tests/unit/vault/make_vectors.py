@@ -294,7 +294,7 @@ RESTORE: dict[str, Any] = {
 def grants() -> Vectors:
     public = hpke.public_key(DRAFT_SEED)
     info, scratch = (
-        grant._info(*{**RESTORE, **changed}.values()) for changed in ({}, {"destination": None, "includes": ()})
+        grant.GrantTerms(**{**RESTORE, **changed}).info for changed in ({}, {"destination": None, "includes": ()})
     )
     message = grant._message(public, info, b"sealed")
     return {
@@ -356,7 +356,8 @@ def opened(frozen: Vectors) -> Vectors:
 def open_grant(frozen: Vectors, **changed: Any) -> bytes:
     """The root in the frozen grant, as the target opens it, or fails to for a changed restore."""
     wanted = {"source": SIGNING.public_key(), "seed": DRAFT_SEED, **RESTORE, **changed}
-    return grant.open_grant(base64.b64decode(frozen["grant"]), **wanted)
+    source, seed = wanted.pop("source"), wanted.pop("seed")
+    return grant.open_grant(base64.b64decode(frozen["grant"]), seed, grant.GrantTerms(**wanted), source=source)
 
 
 def freeze() -> Vectors:
@@ -369,7 +370,7 @@ def freeze() -> Vectors:
         "wrapping": keys.wrap(host_keys(), PASSPHRASE),
         "point": write_point(head(), root, recovery_public=public, signer=SIGNING),
         "hpke": hpke.seal_to(public, b"opened by the seed alone", info=b"known answer"),
-        "grant": grant.make_grant(root, hpke.public_key(DRAFT_SEED), signer=SIGNING, **RESTORE),
+        "grant": grant.make_grant(root, hpke.public_key(DRAFT_SEED), grant.GrantTerms(**RESTORE), signer=SIGNING),
     }
     return {name: base64.b64encode(raw).decode() for name, raw in made.items()}
 

@@ -19,9 +19,9 @@ from common.errors import (
     GrantRefused,
 )
 from common.ids import new_ulid, new_uuid
+from common.privatefiles import make_private_folder, write_private
 from common.signing import EnvelopeType, b64, sign
 from worker.credentials import check_credentials, read_credentials
-from worker.privatefiles import make_private_folder, write_private
 from worker.queue import broker_url
 from worker.restorejob import accept
 from worker.settings import RestoreSettings, load_settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from pathlib import Path
 
 
@@ -14,17 +15,35 @@ def make_private_folder(path: Path) -> Path:
     return path
 
 
-def write_private(path: Path, content: bytes) -> None:
+def write_private(path: Path, content: bytes | str) -> None:
     """Write `content` under `path` with mode 0600, durably and in one step."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    draft = _draft(path, content)
+    draft.replace(path)
+    sync_folder(path.parent)
+
+
+def create_private(path: Path, content: bytes | str) -> bool:
+    """As `write_private`, but only where nothing is: False, and nothing done, when the name is taken."""
+    draft = _draft(path, content)
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink()
+    sync_folder(path.parent)
+    return True
+
+
+def _draft(path: Path, content: bytes | str) -> Path:
+    """A durable file beside `path`, under a name that no other process uses."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(fd, "wb") as file:
-        file.write(content)
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
-    fresh.replace(path)
-    sync_folder(path.parent)
+    return draft
 
 
 def remove(path: Path) -> None:
