@@ -24,8 +24,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from common.errors import StoreUnavailable
+from common.privatefiles import write_private
 from common.secret import Secret
-from coordinator.embedded.datafolder import DataLayout, read_json, write_json, write_private
+from coordinator.embedded.datafolder import DataLayout, read_json, write_json
 from coordinator.embedded.ports import (
     GRPC_OFFSET,
     LOOPBACK,

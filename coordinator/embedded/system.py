@@ -19,10 +19,11 @@ from typing import Any
 import coordinator
 from common.contracts.operator import CredentialsCreate, VaultCreate, VaultView
 from common.errors import HostNotFound, ServiceFailed, StatewardError, error_classes
+from common.privatefiles import write_private
 from common.secret import Secret
 from common.vault.keys import generate_passphrase
 from coordinator.client import ApiClient
-from coordinator.embedded.datafolder import DataFolder, DataLayout, write_private
+from coordinator.embedded.datafolder import DataFolder, DataLayout
 from coordinator.embedded.ports import find_free, require_free, require_known
 from coordinator.embedded.processes import Service, Supervisor
 from coordinator.embedded.seaweedfs import StoreAccess, start_seaweedfs
