@@ -131,6 +131,17 @@ def test_a_kill_of_the_parent_leaves_nothing_and_a_second_run_is_told_that_it_is
     until(lambda: not left_of(place.data), within_s=20)
 
 
+def test_the_store_keeps_its_address_or_says_who_has_it(place: Place) -> None:
+    """Vaults and hosts keep the address: on another port nobody would ever find the store again."""
+    kept = json.loads((place.data / "run" / "seaweedfs.json").read_text())
+    port = kept["ports"][-1]
+    with socket.create_server(("127.0.0.1", port)):
+        done = run(place.quickstart("--json"), place.environ)
+    done.refused(2, "port_in_use", f"Port {port}", "the store since its first run")
+    assert left_of(place.data) == []
+    assert json.loads((place.data / "run" / "seaweedfs.json").read_text()) == kept
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_whole_run_tells_exactly_what_is_agreed(place: Place, number: int) -> None:
     done = run(place.quickstart("--json"), place.environ, timeout_s=240)
