@@ -101,7 +101,6 @@ def test_ctrl_c_while_the_program_still_loads_is_answered_in_words(place: Place,
     "moment",
     [
         "Starting Valkey",
-        "Starting the coordinator",
         "Enrolling this machine",
         "uploading",
     ],
