@@ -157,7 +157,9 @@ def run_backup(request: BackupRequest, deps: BackupDeps) -> JobReport:
             random_bytes=deps.random_bytes,
         )
         leases.write(named)
-        report = reporter.result().model_copy(update={"consistency": snapshot.consistency})
+        report = reporter.result().model_copy(
+            update={"consistency": snapshot.consistency, "logical_bytes": writer.logical_bytes}
+        )
         head = _head(request, deps, report, named, sealing.codec)
         _commit(head, root, report, request, deps, journal)
         tree_file.keep(folder / _TREE_CACHE)

@@ -193,10 +193,12 @@ class Reader:
         for start, length in _segments(handle.extents(), self._chunking.segment_size):
             if start > position:
                 _hole(content, hasher, start - position)
+                self._progress(start - position)
             self._segment(handle, start, length, domain_id, content, hasher)
             position = start + length
         if position < handle.entry.size:
             _hole(content, hasher, handle.entry.size - position)
+            self._progress(handle.entry.size - position)
         content.digest = hasher.digest()
         return content
 

@@ -53,6 +53,8 @@ class TreeWriter:
         called every few megabytes, also inside a long file: it may raise, or write a bracket."""
         self.used: dict[tuple[str, bytes], int] = {}
         """Every pack that the tree's content needs: (host, SHA-256) → size."""
+        self.logical_bytes = 0
+        """Sizes of all files in the tree, holes included."""
         self._uploader = uploader
         self._host_domain = host_domain
         self._previous = previous
@@ -175,6 +177,7 @@ class TreeWriter:
             if len(pieces) > INLINE_RANGES:
                 spilled = self._spill(pieces)
                 pieces = []
+            self.logical_bytes += content.entry.size
             if self._builder.add(self._bounded(content.finished_entry()), pieces, spilled):
                 self._end_block()
 

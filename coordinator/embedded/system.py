@@ -18,7 +18,7 @@ from typing import Any
 
 import coordinator
 from common.contracts.operator import CredentialsCreate, VaultCreate, VaultView
-from common.errors import HostNotFound, ServiceFailed, StatewardError, error_classes
+from common.errors import ConfigInvalid, HostNotFound, ServiceFailed, StatewardError, error_classes
 from common.privatefiles import write_private
 from common.secret import Secret
 from common.vault.keys import generate_passphrase
@@ -170,7 +170,7 @@ def _start_coordinator(
     store: StoreAccess,
     sleep: Callable[[float], None],
 ) -> Iterator[ApiClient]:
-    port = require_free(ports.api, purpose="the API") if ports.api is not None else _usual_port(layout)
+    port = _api_port(layout, ports.api)
     layout.coordinator.mkdir(mode=0o700, exist_ok=True)
     write_private(layout.coordinator / "stateward.toml", _settings(port, queue, store))
     url = f"http://127.0.0.1:{port}"
@@ -201,12 +201,21 @@ def _start_coordinator(
         yield api
 
 
-def _usual_port(layout: DataLayout) -> int:
-    """The port of the last run when it is free: hosts keep the coordinator's URL."""
+def _api_port(layout: DataLayout, named: int | None) -> int:
+    """The port of the last run, because the enrolled hosts know that URL; else the one named, or a free one.
+
+    Raises:
+        PortInUse; ConfigInvalid: another one is named than the hosts know.
+    """
     try:
         last = int(str(json.loads((layout.coordinator / "api.json").read_text())["url"]).rpartition(":")[2])
     except (OSError, ValueError, KeyError):
-        return find_free()[0]
+        return find_free()[0] if named is None else require_free(named, purpose="the API")
+    if named not in {None, last}:
+        raise ConfigInvalid(
+            f"The hosts of this data folder know the API on port {last}, not {named}.",
+            next_step="Leave --api-port away, or begin with another folder by --data.",
+        )
     return require_known(last, purpose="the API")
 
 

@@ -50,6 +50,9 @@ WORDS = {
 }
 
 
+pytestmark = pytest.mark.rig
+
+
 @dataclass(frozen=True, kw_only=True)
 class System:
     """`stateward up`, running."""

@@ -97,6 +97,7 @@ def test_ctrl_c_while_the_program_still_loads_is_answered_in_words(place: Place,
     assert left_of(place.data) == []
 
 
+@pytest.mark.rig
 @pytest.mark.parametrize(
     "moment",
     [
@@ -117,6 +118,7 @@ def test_ctrl_c_ends_everything_and_the_next_run_works(place: Place, moment: str
     assert left_of(place.data) == []
 
 
+@pytest.mark.rig
 def test_a_kill_of_the_parent_leaves_nothing_and_a_second_run_is_told_that_it_is_busy(
     place: Place, tmp_path: Path
 ) -> None:
@@ -130,6 +132,7 @@ def test_a_kill_of_the_parent_leaves_nothing_and_a_second_run_is_told_that_it_is
     until(lambda: not left_of(place.data), within_s=20)
 
 
+@pytest.mark.rig
 def test_the_store_keeps_its_address_or_says_who_has_it(place: Place) -> None:
     """Vaults and hosts keep the address: on another port nobody would ever find the store again."""
     kept = json.loads((place.data / "run" / "seaweedfs.json").read_text())
