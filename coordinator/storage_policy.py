@@ -1,6 +1,7 @@
 """What a host's storage credentials may do: the inline session policies, as documents.
 
-One job, one hour, prefixes of one host. No list, no delete, no governance bypass, no retention right: those are absent,
+V5: no host can read another host's points, and none can write under another's prefix. One job, one hour, prefixes of one
+host. No list, no delete, no governance bypass, no retention right: those are absent,
 and a session's rights are the intersection with the broker's, who has PUT and GET alone.
 """
 
