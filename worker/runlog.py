@@ -1,9 +1,9 @@
 """The journal of one backup job on this host: which packs it has put into the store, and the finished point.
 
-It lets the next attempt of the same job re-use what was uploaded, after a kill -9 too. Records are appended after the
-store has answered; a torn or damaged end is cut off by its checksum. A record without its pack never exists; a pack
-without its record is only sent again. The point is here whole, and durable, before its first PUT: HPKE is random, and
-built again it would differ.
+It lets the next attempt of the same job re-use what was uploaded, after a kill -9 too. A pack is written down before its
+PUT and again when the store has answered; one whose answer is missing is asked for at the next attempt, so that no stored
+pack is sent again. A torn or damaged end is cut off by its checksum. The point is here whole, and durable, before its
+first PUT: HPKE is random, and built again it would differ.
 """
 
 from __future__ import annotations
@@ -39,6 +39,11 @@ class JournalPack(msgspec.Struct, frozen=True, tag="pack"):
     """Seconds since 1970 by this host's clock."""
 
 
+class JournalStored(msgspec.Struct, frozen=True, tag="stored"):
+    sha256: bytes
+    """Of a pack whose PUT the store has answered."""
+
+
 class JournalPoint(msgspec.Struct, frozen=True, tag="point"):
     point: str
     epoch: int
@@ -48,7 +53,7 @@ class JournalPoint(msgspec.Struct, frozen=True, tag="point"):
     """The report of the job, as JSON."""
 
 
-_Record = JournalJob | JournalPack | JournalPoint
+_Record = JournalJob | JournalPack | JournalStored | JournalPoint
 
 
 @dataclass(slots=True)
@@ -59,6 +64,9 @@ class Journal:
     path: Path
     job: str
     packs: list[JournalPack] = field(default_factory=list)
+    """Stored."""
+    unsure: list[JournalPack] = field(default_factory=list)
+    """On their way when the attempt ended."""
     point: JournalPoint | None = None
 
     @classmethod
@@ -74,11 +82,15 @@ class Journal:
             os.truncate(path, good)
         journal = cls(path, job)
         now = clock()
+        sent: dict[bytes, JournalPack] = {}
         for record in records[1:]:
             if isinstance(record, JournalPack) and 0 <= now - record.at < REUSE_S:
-                journal.packs.append(record)
+                sent[record.sha256] = record
+            elif isinstance(record, JournalStored) and record.sha256 in sent:
+                journal.packs.append(sent.pop(record.sha256))
             elif isinstance(record, JournalPoint):
                 journal.point = record
+        journal.unsure = list(sent.values())
         return journal
 
     @staticmethod
@@ -88,7 +100,7 @@ class Journal:
         head = records[0] if records else None
         return head.job if isinstance(head, JournalJob) and head.vault == vault else None
 
-    def append(self, record: JournalPack | JournalPoint) -> None:
+    def append(self, record: JournalPack | JournalStored | JournalPoint) -> None:
         """Write a record; a point is made durable before this returns."""
         with self.path.open("ab") as file:
             file.write(_frame(record))
@@ -124,6 +136,6 @@ def _read(path: Path) -> tuple[list[_Record], int]:
         body = data[at + _FRAME.size : at + _FRAME.size + length]
         if length > _MAX_FRAME or len(body) != length or blake3(body).digest(16) != checksum:
             break
-        records.append(msgspec.msgpack.decode(body, type=JournalJob | JournalPack | JournalPoint))
+        records.append(msgspec.msgpack.decode(body, type=JournalJob | JournalPack | JournalStored | JournalPoint))
         at += _FRAME.size + length
     return records, at

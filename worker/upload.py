@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Self
 
-from common.errors import AlreadyExists, StatewardError
+from common.errors import AlreadyExists, StatewardError, StoreDenied
 from common.ids import new_ulid
 from common.vault import names
 from common.vault.blocks import block_aad, fingerprint, seal
@@ -26,12 +26,12 @@ from common.vault.documents import NamedObject
 from common.vault.index import Index, IndexRow, read_index, write_index
 from common.vault.packs import ClosedPack, PackBuilder, PackedBlock, PackName
 from common.vault.pages import PackRef, Page, pages_of_packs
-from common.vault.reading import expect_sha256, read_matching
+from common.vault.reading import expect_sha256, is_proven, read_matching
 from common.vault.store import Buffer, Store
 from common.vault.tree import Place
 from worker.blockcache import BlockCache
 from worker.known import KnownBlocks
-from worker.runlog import Journal, JournalPack
+from worker.runlog import Journal, JournalPack, JournalStored
 
 BRACKET_PACKS = 256
 """So many packs (some 4 GiB) are stored before a bracket names them."""
@@ -248,11 +248,6 @@ class Uploader:
             self.raise_error()
             sha256 = pack.give_name()
             key = names.pack(pack.name.host, sha256)
-            try:
-                self._store.put(key, pack.data, sha256=sha256)
-            except AlreadyExists:
-                # 32 random bytes: only a PUT of ours can have used this name; make sure of the bytes
-                read_matching(self._store, key, expect_sha256(key, sha256))
             record = JournalPack(
                 pack.name.host,
                 pack.domain_id,
@@ -263,6 +258,13 @@ class Uploader:
             )
             with self._lock:
                 self._journal.append(record)
+            try:
+                self._store.put(key, pack.data, sha256=sha256)
+            except AlreadyExists:
+                # 32 random bytes: only a PUT of ours can have used this name; make sure of the bytes
+                read_matching(self._store, key, expect_sha256(key, sha256))
+            with self._lock:
+                self._journal.append(JournalStored(sha256))
                 self._unlisted.append(record)
                 pack.name.stored = True
                 self.counts.stored_bytes += pack.name.size
@@ -272,6 +274,10 @@ class Uploader:
 
     def _reuse(self) -> None:
         """Take over what an earlier attempt of this job stored."""
+        for record in self._journal.unsure:
+            if self._is_stored(record):
+                self._journal.append(JournalStored(record.sha256))
+                self._journal.packs.append(record)
         for record in self._journal.packs:
             if record.domain not in self._sealing.domains:
                 continue
@@ -279,6 +285,14 @@ class Uploader:
             for block_id, offset, length in record.rows:
                 self._known.add(block_id, pack, offset, length)
             self._unlisted.append(record)
+
+    def _is_stored(self, record: JournalPack) -> bool:
+        """Whether a PUT whose answer was never seen took effect. A store says "denied" of what is not there to a caller
+        who may not list."""
+        try:
+            return is_proven(self._store, names.pack(record.host, record.sha256), record.sha256, record.size)
+        except StoreDenied:
+            return False
 
 
 class BufferPool:

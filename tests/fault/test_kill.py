@@ -21,7 +21,7 @@ from worker_trees import make_every_kind
 import common.vault.packs
 from common.vault.documents import Chunking
 from common.vault.stores import DirectoryStore
-from worker.runlog import JournalPack, _read
+from worker.runlog import JournalStored, _read
 
 ROUNDS = 15
 CONTENT = 4_000_000
@@ -107,7 +107,7 @@ def test_kill_at_random_moments(rig: Rig, tmp_path: Path) -> None:
             killed += code != 0
             before = check_vault(rig.store, rig.keys)
             records, _good = _read(rig.folder / "journal")
-            journalled = sum(isinstance(each, JournalPack) for each in records)
+            journalled = sum(isinstance(each, JournalStored) for each in records)
             rig.backup()
             after = check_vault(rig.store, rig.keys)
             assert len(after.points) == len(before.points) + 1
