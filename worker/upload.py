@@ -3,7 +3,7 @@
 V4: plain bytes enter here and only sealed blocks leave. Bounded memory: at most `max_in_flight` full packs wait for the
 store, and whoever seals waits with them. An error of the store or the disk is kept and raised by the next call.
 
-    plain block → seal (pool) → pack (one a domain) → PUT (pool) → journal
+    plain block → seal (pool) → pack (one a domain) → journal → PUT (pool) → journal
                                                         ↓ every so often, and at the end
                                        bracket: list pages → index objects → lease object
 """
